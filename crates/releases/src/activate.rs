@@ -1,0 +1,106 @@
+//! Activate: a fresh instance of a release takes over.
+
+use std::path::Path;
+
+use crate::{
+    Error, Manifest, ReleaseId, Result, Store,
+    host::say,
+    instance::Instance,
+    store::{Link, Locked, Release},
+    switch::{self, switch},
+    systemd,
+    trail::By,
+    tree, units,
+};
+
+/// Makes a release current: its instance is READY before the one before is told to retire.
+///
+/// Returns when the instance before has stopped accepting; it does not wait for what that still drains.
+///
+/// # Errors
+/// [`Error::Release`] where the release did not become READY, or died as soon as it was: what is serving then is what
+/// served before, and the error says so.
+pub fn activate(store: &Store, id: &ReleaseId) -> Result<()> {
+    store.release(id)?;
+    let locked = store.lock("activate")?;
+    let release = verified(&locked, id)?;
+    if !store.host().is_live() {
+        return flip_offline(&locked, id);
+    }
+    let from = locked.named_by(Link::Current);
+    let instance = switch(&locked, &release, By::Activate)?;
+    check_alive(&locked, &instance, from)?;
+    warn_of_socket(store, &release);
+    say(&switch::serving(store));
+    say(&verdict(store, id));
+    Ok(())
+}
+
+/// The release that a person or a hook means: an id, or the folder of an unpacked bundle.
+///
+/// # Errors
+/// [`Error::NotARelease`] where it is neither.
+pub fn resolve(text: &str) -> Result<ReleaseId> {
+    let folder = Path::new(text);
+    match text.parse() {
+        Err(_) if folder.join(crate::manifest::FILE).exists() => Ok(Manifest::read(folder)?.1),
+        parsed => parsed,
+    }
+}
+
+/// A release of the store whose every byte is as it was installed.
+pub(crate) fn verified(store: &Locked, id: &ReleaseId) -> Result<Release> {
+    let release = store.release(id)?;
+    tree::verify(&release.folder, &release.manifest)?;
+    Ok(release)
+}
+
+/// A release that was READY and died at once must not stay: the one before takes over again.
+fn check_alive(store: &Locked, instance: &Instance, from: Option<ReleaseId>) -> Result<()> {
+    if systemd::show(store.host(), instance)?.is_up() {
+        return Ok(());
+    }
+    let back = from.filter(|from| *from != instance.release).map(|from| {
+        say(&format!("release {} was ready and died: going back to {from}", instance.release));
+        verified(store, &from).and_then(|release| switch(store, &release, By::Rollback))
+    });
+    let error = switch::reject(store, instance, "was ready and died at once");
+    match back {
+        Some(Err(error_back)) => Err(Error::Release(format!("{error}\ngoing back failed too: {error_back}"))),
+        _ => Err(error),
+    }
+}
+
+/// The files of another host: nothing runs there, and what is current is what its next boot starts.
+pub(crate) fn flip_offline(store: &Locked, id: &ReleaseId) -> Result<()> {
+    let instance = store.new_instance(id)?;
+    store.record_activation(&instance, By::Activate)?;
+    if store.named_by(Link::Validated).is_none() {
+        store.point(Link::Validated, id)?;
+    }
+    store.point(Link::Current, id)?;
+    say(&format!("release {id} is current below {}; its next boot starts it", store.host().root().display()));
+    Ok(())
+}
+
+/// The host's socket is never touched by a deployment: replacing it is an outage, so a person decides.
+pub(crate) fn warn_of_socket(store: &Store, release: &Release) {
+    if units::socket_differs(store, release) {
+        say(
+            "this release brings another app.socket; the host's stays. `releasectl socket apply` replaces it, at an outage",
+        );
+    }
+}
+
+fn verdict(store: &Store, id: &ReleaseId) -> String {
+    match store.named_by(Link::Validated) {
+        Some(validated) if validated == *id && has_passed(store, id) => {
+            format!("release {id} is current and validated")
+        }
+        _ => format!("release {id} is provisional until `releasectl validate`"),
+    }
+}
+
+fn has_passed(store: &Store, id: &ReleaseId) -> bool {
+    store.records().is_ok_and(|records| crate::trail::has_passed(id, &records))
+}

@@ -1,0 +1,80 @@
+//! Boot: somebody serves what is current. The only restarter of instances there is.
+
+use std::thread;
+
+use crate::{
+    Error, ReleaseId, Result, Store,
+    host::say,
+    pace,
+    store::{Link, Locked, Release},
+    switch, systemd,
+    trail::{By, Record},
+    tree, units,
+};
+
+/// Starts an instance of the current release where none is up. `app.service` runs it at boot, and whenever a client
+/// comes and nobody accepts.
+///
+/// A release that keeps dying is started at a pace: 1, 2, 4 … 30 s apart. Where `current` is lost or not whole, the
+/// newest sound release takes its place, `validated` first.
+///
+/// # Errors
+/// [`Error::Release`] where the instance did not become READY, [`Error::NothingCurrent`] where there is no release.
+pub fn boot(store: &Store) -> Result<()> {
+    systemd::require(store.host(), "boot")?;
+    if !store.host().is_live() {
+        return Err(Error::Offline("boot"));
+    }
+    if nobody_serves(store)? {
+        // Without the lock: a deployment that heals this host must not wait for the pace of what is broken.
+        let turn = pace::turn(store.host(), store.named_by(Link::Current).as_ref());
+        if !turn.delay.is_zero() {
+            say(&format!("the last start was less than 10 s ago: waiting {} s", turn.delay.as_secs()));
+            thread::sleep(turn.delay);
+        }
+        pace::note_turn(store.host(), store.named_by(Link::Current).as_ref(), &turn)?;
+    }
+    let locked = store.lock("boot")?;
+    let release = choose(&locked)?;
+    match switch::newest(store, &release.id)? {
+        Some(instance) => switch::retire_others(&locked, &instance),
+        None => start(&locked, &release),
+    }
+}
+
+fn nobody_serves(store: &Store) -> Result<bool> {
+    Ok(match store.named_by(Link::Current) {
+        Some(current) => switch::newest(store, &current)?.is_none(),
+        None => true,
+    })
+}
+
+fn start(store: &Locked, release: &Release) -> Result<()> {
+    units::put_own(store, release)?;
+    for (instance, _) in systemd::instances(store.host())?.iter().filter(|(_, active)| active == "failed") {
+        let shown = systemd::show(store.host(), instance)?;
+        say(&format!("{} had failed: {}, status {}", instance.unit(), shown.result, shown.status));
+    }
+    let instance = store.new_instance(&release.id)?;
+    switch::start(store, &instance)?;
+    switch::retire_others(store, &instance)
+}
+
+/// What to serve: `current`, or, where it is lost or not whole, the newest sound release that ever was.
+fn choose(store: &Locked) -> Result<Release> {
+    let current = store.named_by(Link::Current);
+    let mut wanted: Vec<ReleaseId> = current.iter().cloned().chain(store.named_by(Link::Validated)).collect();
+    wanted.extend(store.records()?.iter().rev().filter_map(|record| match record {
+        Record::Activation { release, .. } => Some(release.clone()),
+        Record::Validation { .. } => None,
+    }));
+    let is_whole = |release: &Release| tree::verify(&release.folder, &release.manifest).is_ok();
+    let found = wanted.iter().find_map(|id| store.release(id).ok().filter(is_whole)).ok_or(Error::NothingCurrent)?;
+    if current.as_ref() != Some(&found.id) {
+        say(&format!("current is lost or damaged: release {} takes its place", found.id));
+        let instance = store.new_instance(&found.id)?;
+        store.record_activation(&instance, By::Activate)?;
+        store.point(Link::Current, &found.id)?;
+    }
+    Ok(found)
+}

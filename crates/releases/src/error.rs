@@ -1,0 +1,95 @@
+//! Errors: each names the path or unit, the operation, and what to do.
+
+use std::{io, path::PathBuf};
+
+use crate::ReleaseId;
+
+/// The result of everything here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Disk {
+        /// What was tried, as a verb: `read`, `rename`.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Text that is no release id.
+    #[error("{0:?} is not a release: expected 16 hex digits, or the folder of an unpacked bundle")]
+    NotARelease(String),
+    /// A manifest that cannot be used.
+    #[error("{}: {fault}", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// A file that is not as the manifest says.
+    #[error("{}: {fault}; unpack or build the bundle again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How it differs.
+        fault: String,
+    },
+    /// A release that is not in the store.
+    #[error("release {0} is not installed; `releasectl list` shows what is")]
+    NotInstalled(ReleaseId),
+    /// A verb that needs a current release.
+    #[error("no release is current on this host; install and activate one first")]
+    NothingCurrent,
+    /// A bare rollback with nothing to go back to.
+    #[error("no validated release was activated before {0}; name one: `releasectl rollback ID`")]
+    NothingBefore(ReleaseId),
+    /// The caller may not change the host.
+    #[error("releasectl {0} changes the host: run it as root")]
+    NotRoot(&'static str),
+    /// No systemd runs here.
+    #[error("systemd does not run this host (no /run/systemd/system); --root DIR prepares the files of another")]
+    NoSystemd,
+    /// The verb needs a running host, and was given a tree of files.
+    #[error("releasectl {0} needs a running host and does not take --root")]
+    Offline(&'static str),
+    /// Somebody else holds the lock.
+    #[error("{holder} still holds {} after {waited} s; try again, or give --lock-wait SECONDS", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the holder wrote into it.
+        holder: String,
+        /// How long was waited.
+        waited: u64,
+    },
+    /// A program failed.
+    #[error("`{command}` failed: {output}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// What it printed on standard error, or how it ended.
+        output: String,
+    },
+    /// A release did not do what was asked of it; the text says what it did and what is serving now.
+    #[error("{0}")]
+    Release(String),
+}
+
+impl Error {
+    /// The exit code: 2 where the input was bad and nothing was changed, 1 for all else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Disk { .. } | Self::Locked { .. } | Self::Command { .. } | Self::Release(_) => 1,
+            _ => 2,
+        }
+    }
+
+    pub(crate) fn disk<'a>(operation: &'static str, path: &'a std::path::Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Disk { operation, path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,234 @@
+//! The one place that changes a host: files, and programs that are run.
+//!
+//! Every change of a file is durable when its function returns, always in the same order: write, sync the file, rename,
+//! sync the folder. A file or link that others read is there whole, old or new, at every moment (rename(2)).
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use crate::{Error, Result, manifest::File, tree};
+
+/// A host: the running one (`/`), or the tree of files of another below a folder.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// The host whose files are below `root`.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Where `path` of the host is found.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// Whether this is the running host, so that systemd can be asked for things.
+    pub fn is_live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// The folder that all paths are below.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes a folder and those above it, readable by all.
+    pub fn make_folder(&self, path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(above) = path.parent() {
+            self.make_folder(above)?;
+        }
+        match fs::DirBuilder::new().mode(0o755).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::disk("make folder", path)(error)),
+            _ => self.sync_parent(path),
+        }
+    }
+
+    /// Replaces a file, or makes it.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let aside = aside(path);
+        let mut file = create(&aside, 0o644)?;
+        file.write_all(bytes).map_err(Error::disk("write", &aside))?;
+        file.sync_all().map_err(Error::disk("sync", &aside))?;
+        self.rename(&aside, path)
+    }
+
+    /// Adds a line to a log. A line that a crash cut short before is ended first, so that it costs only itself.
+    pub fn append_line(&self, path: &Path, line: &str) -> Result<()> {
+        let exists = path.exists();
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(Error::disk("open", path))?;
+        let cut_short = ends_without_newline(&mut file).map_err(Error::disk("read", path))?;
+        let text = format!("{}{line}\n", if cut_short { "\n" } else { "" });
+        file.write_all(text.as_bytes()).map_err(Error::disk("write", path))?;
+        file.sync_all().map_err(Error::disk("sync", path))?;
+        if exists { Ok(()) } else { self.sync_parent(path) }
+    }
+
+    /// Replaces a symbolic link, or makes it.
+    pub fn link(&self, target: &Path, link: &Path) -> Result<()> {
+        let aside = aside(link);
+        self.remove(&aside)?;
+        symlink(target, &aside).map_err(Error::disk("link", &aside))?;
+        self.rename(&aside, link)
+    }
+
+    /// Copies one file of a bundle into a folder that is not in use yet, verifying what was copied.
+    pub fn copy(&self, from: &Path, file: &File, to: &Path) -> Result<()> {
+        let source = tree::open(from)?;
+        let mut copy = create(to, file.mode())?;
+        tree::copy_verified(source, file, from, &mut copy)?;
+        copy.sync_all().map_err(Error::disk("sync", to))
+    }
+
+    /// Renames, and syncs the folder that the new name is in.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(from, to).map_err(Error::disk("rename to", to))?;
+        self.sync_parent(to)
+    }
+
+    /// Puts one folder in the place of another at one moment (renameat2(2), RENAME_EXCHANGE).
+    pub fn exchange(&self, one: &Path, other: &Path) -> Result<()> {
+        let here = rustix::fs::CWD;
+        rustix::fs::renameat_with(here, one, here, other, rustix::fs::RenameFlags::EXCHANGE)
+            .map_err(|error| Error::disk("exchange", other)(error.into()))?;
+        self.sync_parent(other)
+    }
+
+    /// Removes a file or a link, if it is there.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        ignore_missing(fs::remove_file(path)).map_err(Error::disk("remove", path))
+    }
+
+    /// Removes a folder with all that is in it, if it is there.
+    pub fn remove_tree(&self, path: &Path) -> Result<()> {
+        ignore_missing(fs::remove_dir_all(path)).map_err(Error::disk("remove", path))
+    }
+
+    /// Writes a folder's entries to the disk.
+    pub fn sync_folder(&self, path: &Path) -> Result<()> {
+        fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::disk("sync", path))
+    }
+
+    fn sync_parent(&self, path: &Path) -> Result<()> {
+        path.parent().map_or(Ok(()), |parent| self.sync_folder(parent))
+    }
+
+    /// Opens the lock file, which is made once and never replaced or removed.
+    pub fn open_lock(&self, path: &Path) -> Result<fs::File> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o644);
+        options.open(path).map_err(Error::disk("open", path))
+    }
+
+    /// Starts a program whose output is read, with nothing on its standard input.
+    pub fn spawn<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Result<Child> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|error| Error::Command { command: program.to_owned(), output: error.to_string() })
+    }
+
+    /// Runs a program to its end, and returns what it printed.
+    ///
+    /// # Errors
+    /// [`Error::Command`] with what it said where it does not exit with 0.
+    pub fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Result<String> {
+        let command = command_line(program, arguments);
+        let output = self.spawn(program, arguments)?.wait_with_output();
+        let output = output.map_err(|error| Error::Command { command: command.clone(), output: error.to_string() })?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(Error::Command { command, output: said(&output) }),
+        }
+    }
+}
+
+/// What a program that failed had to say.
+pub fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    if text.is_empty() { output.status.to_string() } else { text }
+}
+
+/// Prints a line of progress. A reader that has gone away must not stop a deployment in the middle.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// A sibling in the same folder, so that a rename replaces the original at one moment.
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+/// Makes a file with exactly these permissions, in place of what a run that was killed left there.
+fn create(path: &Path, mode: u32) -> Result<fs::File> {
+    ignore_missing(fs::remove_file(path)).map_err(Error::disk("remove", path))?;
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let file = file.map_err(Error::disk("make", path))?;
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(Error::disk("set the mode of", path))?;
+    Ok(file)
+}
+
+fn ends_without_newline(file: &mut fs::File) -> io::Result<bool> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    io::Read::read_exact(file, &mut last)?;
+    Ok(last != *b"\n")
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn command_line<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> String {
+    let words = arguments.iter().map(|word| word.as_ref().to_string_lossy());
+    std::iter::once(program.into()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_short_costs_only_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        fs::write(&log, "one\ntw").unwrap();
+        Host::new(folder.path()).append_line(&log, "three").unwrap();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntw\nthree\n");
+    }
+
+    #[test]
+    fn what_a_killed_run_left_aside_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new(folder.path());
+        fs::write(folder.path().join("file.new"), "half").unwrap();
+        symlink("half", folder.path().join("link.new")).unwrap();
+        host.write(&folder.path().join("file"), b"whole").unwrap();
+        host.link(Path::new("file"), &folder.path().join("link")).unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("link")).unwrap(), "whole");
+        assert!(!folder.path().join("file.new").exists());
+    }
+}

@@ -1,0 +1,151 @@
+//! An instance: a running process of a release, and the file that it keeps of itself.
+
+use std::{fs, io::Read, path::Path, str::FromStr};
+
+use serde::Deserialize;
+
+use crate::{Error, ReleaseId, Result, host::Host};
+
+/// Where instances keep their files: made by systemd, owned by the service's user.
+pub const RUNTIME: &str = "/run/app";
+const MOST_BYTES: u64 = 64 << 10;
+
+/// `app-<id>@<n>.service`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instance {
+    /// From the store's counter, never used again.
+    pub n: u64,
+    /// What it runs.
+    pub release: ReleaseId,
+}
+
+impl Instance {
+    /// The name of its unit.
+    pub fn unit(&self) -> String {
+        format!("app-{}@{}.service", self.release, self.n)
+    }
+
+    /// What it says of itself; `None` where it says nothing, or nothing that can be believed.
+    ///
+    /// The file belongs to the service, so it is hostile: a link is not followed, what is too large, is no regular file
+    /// or says that it is somebody else is not believed.
+    pub fn report(&self, host: &Host) -> Option<Report> {
+        let path = host.path(RUNTIME).join(format!("{}.json", self.n));
+        let report: Report = serde_json::from_slice(&read_hostile(&path)?).ok()?;
+        (report.format == 1 && report.n == self.n && report.release == self.release.as_str()).then_some(report)
+    }
+}
+
+impl FromStr for Instance {
+    type Err = Error;
+
+    fn from_str(unit: &str) -> Result<Self> {
+        let parts = || unit.strip_prefix("app-")?.strip_suffix(".service")?.split_once('@');
+        let not_one = || Error::NotARelease(unit.to_owned());
+        let (release, n) = parts().ok_or_else(not_one)?;
+        let (release, n) = (release.parse()?, n.parse().map_err(|_| not_one())?);
+        let instance = Self { n, release };
+        // `007` would be a second name for 7.
+        if instance.unit() == unit { Ok(instance) } else { Err(not_one()) }
+    }
+}
+
+/// What an instance says of itself in `/run/app/<n>.json`; fields that we do not know are ignored.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Report {
+    format: u32,
+    release: String,
+    n: u64,
+    /// Where it is in its life.
+    pub state: State,
+    /// Whether it takes connections from the socket; once false, never true again.
+    pub accepting: bool,
+    /// Open connections.
+    pub connections: u64,
+}
+
+/// Where an instance is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It has not said READY.
+    Starting,
+    /// It accepts.
+    Serving,
+    /// It has been told to stop, and ends what it has.
+    Retiring,
+    /// It has ended.
+    Ended,
+    /// A word of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+fn read_hostile(path: &Path) -> Option<Vec<u8>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // NONBLOCK: a FIFO in its place must not hold us.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).ok()?;
+    let is_sound = file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MOST_BYTES);
+    let mut bytes = Vec::new();
+    (is_sound && file.take(MOST_BYTES).read_to_end(&mut bytes).is_ok()).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn instance() -> Instance {
+        "app-0123456789abcdef@7.service".parse().unwrap()
+    }
+
+    fn report_of(bytes: &[u8]) -> Option<Report> {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        fs::create_dir_all(host.path(RUNTIME)).unwrap();
+        fs::write(host.path("/run/app/7.json"), bytes).unwrap();
+        instance().report(&host)
+    }
+
+    #[test]
+    fn a_unit_name_has_one_spelling() {
+        assert_eq!(instance().unit(), "app-0123456789abcdef@7.service");
+        for unit in
+            ["app-0123456789abcdef@07.service", "app-x@7.service", "app-0123456789abcdef@.service", "app.service"]
+        {
+            assert!(unit.parse::<Instance>().is_err(), "{unit}");
+        }
+    }
+
+    #[test]
+    fn fields_and_states_of_the_future_are_read() {
+        let text = br#"{"format":1,"release":"0123456789abcdef","n":7,"state":"dreaming","accepting":false,"connections":3,"x":1}"#;
+        let report = report_of(text).unwrap();
+        assert_eq!((report.state, report.accepting, report.connections), (State::Unknown, false, 3));
+    }
+
+    #[test]
+    fn a_report_that_is_large_torn_or_of_another_instance_is_not_believed() {
+        assert!(report_of(&vec![b' '; 1 << 20]).is_none());
+        assert!(report_of(br#"{"format":1,"rel"#).is_none());
+        let other =
+            br#"{"format":1,"release":"0123456789abcdef","n":8,"state":"serving","accepting":false,"connections":3}"#;
+        assert!(report_of(other).is_none());
+    }
+
+    #[test]
+    fn a_report_that_is_a_link_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        fs::create_dir_all(host.path(RUNTIME)).unwrap();
+        fs::write(
+            root.path().join("secret"),
+            r#"{"format":1,"release":"0123456789abcdef","n":7,"state":"serving","accepting":false,"connections":3}"#,
+        )
+        .unwrap();
+        symlink(root.path().join("secret"), host.path("/run/app/7.json")).unwrap();
+        assert!(instance().report(&host).is_none());
+    }
+}

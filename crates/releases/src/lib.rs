@@ -1,0 +1,38 @@
+//! The release store of a host, and the verbs that change what it serves.
+//!
+//! Guaranteed, and numbered in `releases.md`:
+//!
+//! - A release under `/opt/app/releases/<id>` is complete, verified and never changed, or it is not there.
+//! - `current` changes only after an instance of the new release has said that it is ready.
+//! - Whatever was stopped in the middle, running the same verb again, or a boot, converges.
+//!
+//! The verbs are functions of this library ([`install`], [`activate`], [`validate`], [`rollback`], [`boot`]);
+//! `releasectl` only parses its arguments and calls them.
+
+pub mod activate;
+pub mod boot;
+#[cfg(feature = "bundle")]
+pub mod bundle;
+pub mod error;
+pub mod host;
+pub mod id;
+pub mod install;
+pub mod instance;
+pub mod manifest;
+mod pace;
+pub mod probe;
+pub mod rollback;
+pub mod socket;
+pub mod status;
+pub mod store;
+mod switch;
+pub mod systemd;
+pub mod trail;
+pub mod tree;
+pub mod units;
+pub mod validate;
+
+pub use error::{Error, Result};
+pub use id::ReleaseId;
+pub use manifest::Manifest;
+pub use store::Store;

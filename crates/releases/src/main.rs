@@ -1,0 +1,140 @@
+//! `releasectl`: the release store of this host.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use releases::{Error, Result, Store, activate, boot, host::say, install, rollback, socket, status, validate};
+
+/// Installs releases of the service, switches between them without losing a request, and goes back.
+#[derive(Parser)]
+#[command(name = "releasectl", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Work on the files of another host below DIR (an image): links are flipped, nothing is started
+    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// How long to wait for another releasectl that changes this host
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
+    lock_wait: u64,
+}
+
+const AFTER_HELP: &str = "\
+A deployment is three verbs:  install BUNDLE, activate BUNDLE, validate BUNDLE
+Going back is one:            rollback
+
+Exit codes: 0 done; 1 it failed, and the last lines say what is serving; 2 bad input, nothing was changed.";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Verify an unpacked bundle and copy it into the store; nothing is started
+    Install {
+        /// The folder of the unpacked bundle
+        bundle: PathBuf,
+    },
+    /// Start an instance of a release, make it current once it is ready, retire the one before
+    Activate(Named),
+    /// Ask through the public socket until the current release answers; bring the last good one back if it does not
+    Validate {
+        /// A release id, or the folder of its unpacked bundle; the current release where it is left out
+        #[arg(value_name = "RELEASE")]
+        release: Option<String>,
+        #[command(flatten)]
+        within: Within,
+    },
+    /// Go back to the newest validated release that was activated before the current one, or to RELEASE
+    Rollback {
+        /// A release id; `releasectl list` shows them
+        #[arg(value_name = "RELEASE")]
+        release: Option<String>,
+        #[command(flatten)]
+        within: Within,
+    },
+    /// Start the current release where nobody serves (app.service runs this)
+    Boot,
+    /// Show what is current, the instances, and what they still drain
+    Status(Shape),
+    /// Show the releases in the store
+    List(Shape),
+    /// The listening socket, which deployments never touch
+    #[command(subcommand)]
+    Socket(SocketVerb),
+}
+
+#[derive(Subcommand)]
+enum SocketVerb {
+    /// Replace the host's app.socket by the current release's; connections are refused meanwhile
+    Apply,
+}
+
+#[derive(Args)]
+struct Named {
+    /// A release id, or the folder of its unpacked bundle
+    release: String,
+}
+
+#[derive(Args)]
+struct Within {
+    /// How long the release may take to answer ten fresh connections in a row
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    within: u64,
+}
+
+#[derive(Args)]
+struct Shape {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("releasectl: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let root = absolute(&cli.root)?;
+    let store = Store::open(&root, Duration::from_secs(cli.lock_wait));
+    match cli.verb {
+        Verb::Install { bundle } => install::install(&store, &bundle).map(drop),
+        Verb::Activate(Named { release }) => activate::activate(&store, &activate::resolve(&release)?),
+        Verb::Validate { release, within } => {
+            let id = release.as_deref().map(activate::resolve).transpose()?;
+            validate::validate(&store, id, Duration::from_secs(within.within))
+        }
+        Verb::Rollback { release, within } => {
+            let id = release.as_deref().map(activate::resolve).transpose()?;
+            rollback::rollback(&store, id, Duration::from_secs(within.within))
+        }
+        Verb::Boot => boot::boot(&store),
+        Verb::Status(shape) => {
+            let status = status::status(&store)?;
+            print(&shape, &status, || status::render_status(&store, &status))
+        }
+        Verb::List(shape) => {
+            let listed = status::list(&store)?;
+            print(&shape, &listed, || status::render_list(&listed))
+        }
+        Verb::Socket(SocketVerb::Apply) => socket::apply(&store),
+    }
+}
+
+fn absolute(root: &Path) -> Result<PathBuf> {
+    let failed = |source| Error::Disk { operation: "find", path: root.to_owned(), source };
+    root.canonicalize().map_err(failed)
+}
+
+fn print(shape: &Shape, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    let json = || serde_json::to_string_pretty(value).unwrap_or_default();
+    say(&if shape.json { json() } else { text() });
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! The manifest of a bundle and of a release: what it is, and every file in it.
+
+use std::{collections::BTreeSet, fs, io::Read, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ReleaseId, Result};
+
+/// The file's name, at the top of a bundle and of a release.
+pub const FILE: &str = "manifest.json";
+/// The version of the format that this crate writes, and the only one that it reads.
+pub const FORMAT: u32 = 1;
+/// The product: unit names, user and paths are made of it, so a bundle of another one is refused.
+pub const APP: &str = "app";
+/// Files that no release can do without.
+pub const REQUIRED: [&str; 6] =
+    ["bin/app", "bin/releasectl", "units/app.service", "units/app.socket", "units/app.sysusers", "units/app@.service"];
+
+const MOST_BYTES: u64 = 4 << 20;
+const LONGEST_TEXT: usize = 400;
+
+/// What a bundle says of itself. Fields that a reader does not know are ignored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of the format.
+    pub format: u32,
+    /// The product: `app`.
+    pub app: String,
+    /// What people call this revision; part of its identity.
+    pub label: String,
+    /// The commit that it was built from.
+    pub commit: String,
+    /// The machine it runs on, as `uname -m` says it.
+    pub arch: String,
+    /// Every file but the manifest itself, by path.
+    pub files: Vec<File>,
+}
+
+/// One file of a release.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct File {
+    /// Relative to the manifest's folder.
+    pub path: String,
+    /// Permission bits in octal: `0644` or `0755`.
+    pub mode: String,
+    /// In bytes.
+    pub size: u64,
+    /// In lower-case hex digits.
+    pub sha256: String,
+}
+
+impl File {
+    /// The permission bits as a number.
+    pub fn mode(&self) -> u32 {
+        u32::from_str_radix(&self.mode, 8).unwrap_or(0)
+    }
+}
+
+/// Only the field that says whether the rest can be read.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+impl Manifest {
+    /// Reads and checks the manifest in `folder`, and names the release.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] where it cannot be read, [`Error::Manifest`] where it is not sound.
+    pub fn read(folder: &Path) -> Result<(Self, ReleaseId)> {
+        let path = folder.join(FILE);
+        let bytes = read_bounded(&path)?;
+        let manifest = Self::parse(&bytes).map_err(|fault| Error::Manifest { path, fault })?;
+        Ok((manifest, ReleaseId::of_manifest(&bytes)))
+    }
+
+    /// Parses a manifest and checks all that can be known without its files.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let not_one = |error: serde_json::Error| format!("not a manifest of a release ({error})");
+        let Format { format } = serde_json::from_slice(bytes).map_err(not_one)?;
+        if format != FORMAT {
+            return Err(format!(
+                "manifest format {format}; this releasectl reads format {FORMAT}: use the bundle's own"
+            ));
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(not_one)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        if self.app != APP {
+            return Err(format!("a bundle of {:?}, and this host runs {APP:?}", self.app));
+        }
+        for (name, text) in [("label", &self.label), ("commit", &self.commit), ("arch", &self.arch)] {
+            if text.len() > LONGEST_TEXT || text.chars().any(char::is_control) {
+                return Err(format!("{name} is longer than {LONGEST_TEXT} bytes or has control characters"));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for file in &self.files {
+            check_file(file)?;
+            if !seen.insert(file.path.as_str()) {
+                return Err(format!("{:?} is listed twice", file.path));
+            }
+        }
+        match REQUIRED.iter().find(|path| !seen.contains(**path)) {
+            Some(path) => Err(format!("{path} is not listed, and no release can do without it")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_file(file: &File) -> std::result::Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@');
+    let part_is_sound = |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(plain);
+    if file.path.len() > LONGEST_TEXT || !file.path.split('/').all(part_is_sound) || file.path == FILE {
+        return Err(format!("{:?} is not a path that a release can have", file.path));
+    }
+    if !matches!(file.mode.as_str(), "0644" | "0755") {
+        return Err(format!("{}: mode {:?}; a release has 0644 and 0755 only", file.path, file.mode));
+    }
+    Ok(())
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(Error::disk("open", path))?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(Error::disk("read", path))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let fault = format!("larger than {MOST_BYTES} bytes; not a manifest of a release");
+        return Err(Error::Manifest { path: path.to_owned(), fault });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A manifest that lists the required files, all empty.
+    pub(crate) fn sound() -> Manifest {
+        let file = |path: &&str| File {
+            path: (*path).to_owned(),
+            mode: "0644".to_owned(),
+            size: 0,
+            sha256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".to_owned(),
+        };
+        Manifest {
+            format: FORMAT,
+            app: APP.to_owned(),
+            label: "test".to_owned(),
+            commit: "none".to_owned(),
+            arch: "x86_64".to_owned(),
+            files: REQUIRED.iter().map(file).collect(),
+        }
+    }
+
+    fn fault_of(change: impl FnOnce(&mut Manifest)) -> String {
+        let mut manifest = sound();
+        change(&mut manifest);
+        Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap_err()
+    }
+
+    #[test]
+    fn a_sound_manifest_with_a_field_of_the_future_is_read() {
+        let mut value = serde_json::to_value(sound()).unwrap();
+        value["signature"] = "later".into();
+        assert!(Manifest::parse(value.to_string().as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_path_that_leaves_the_release_is_refused() {
+        for path in ["../x", "/etc/passwd", "a/../b", "a//b", "", "./a", "a/", "manifest.json", "a b", "a\nb"] {
+            let fault = fault_of(|manifest| manifest.files[0].path = path.to_owned());
+            assert!(fault.contains("not a path"), "{path}: {fault}");
+        }
+    }
+
+    #[test]
+    fn another_format_is_named_before_anything_else_is_read() {
+        let fault = Manifest::parse(br#"{"format": 2, "unknown": []}"#).unwrap_err();
+        assert!(fault.contains("format 2"), "{fault}");
+    }
+
+    #[test]
+    fn special_modes_duplicates_and_other_products_are_refused() {
+        assert!(fault_of(|manifest| manifest.files[0].mode = "4755".to_owned()).contains("mode"));
+        assert!(fault_of(|manifest| manifest.files[1].path = "bin/app".to_owned()).contains("twice"));
+        assert!(fault_of(|manifest| manifest.app = "other".to_owned()).contains("other"));
+        assert!(fault_of(|manifest| manifest.label = "a\u{1b}[2J".to_owned()).contains("label"));
+        assert!(fault_of(|manifest| drop(manifest.files.remove(0))).contains("bin/app"));
+    }
+}

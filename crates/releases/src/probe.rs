@@ -1,0 +1,135 @@
+//! Asking the service through its public socket, as a client would.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+const TIME_LIMIT: Duration = Duration::from_secs(2);
+const MOST_BYTES: usize = 64 << 10;
+
+/// Where the socket listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A path.
+    Unix(String),
+}
+
+impl Address {
+    /// Parses what `systemctl show -p Listen` prints, and turns "any address" into this host's own.
+    pub fn parse(listen: &str) -> Option<Self> {
+        let text = listen.lines().find_map(|line| line.strip_suffix(" (Stream)"))?;
+        if text.starts_with('/') {
+            return Some(Self::Unix(text.to_owned()));
+        }
+        let mut address: SocketAddr = text.parse().ok()?;
+        if address.ip() == Ipv6Addr::UNSPECIFIED || address.ip() == Ipv4Addr::UNSPECIFIED {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        Some(Self::Tcp(address))
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    release: String,
+}
+
+/// One fresh connection: the release that answers `/version`, if its `/readyz` says 200 on the same connection.
+///
+/// # Errors
+/// A sentence that says what went wrong.
+pub fn ask(address: &Address) -> Result<String, String> {
+    let mut stream = connect(address).map_err(|error| format!("cannot connect: {error}"))?;
+    let (ready, body) = get(&mut *stream, "/readyz").map_err(|error| format!("/readyz: {error}"))?;
+    if ready != 200 {
+        let body = crate::systemd::printable(&String::from_utf8_lossy(&body));
+        return Err(format!("/readyz answered {ready}: {body}"));
+    }
+    let (status, body) = get(&mut *stream, "/version").map_err(|error| format!("/version: {error}"))?;
+    match serde_json::from_slice::<Version>(&body) {
+        Ok(version) if status == 200 => Ok(version.release),
+        _ => Err(format!("/version answered {status} and no JSON with a `release`")),
+    }
+}
+
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
+fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
+    Ok(match address {
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, TIME_LIMIT)?;
+            stream.set_read_timeout(Some(TIME_LIMIT))?;
+            Box::new(stream)
+        }
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(TIME_LIMIT))?;
+            Box::new(stream)
+        }
+    })
+}
+
+/// Status and body of a GET whose response has a Content-Length, as both routes' have.
+fn get(stream: &mut dyn Stream, path: &str) -> io::Result<(u16, Vec<u8>)> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: releasectl\r\n\r\n").as_bytes())?;
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        if let Some((status, start, length)) = head(&bytes)?
+            && bytes.len() >= start + length
+        {
+            return Ok((status, bytes[start..start + length].to_vec()));
+        }
+        let read = stream.read(&mut chunk)?;
+        if read == 0 || bytes.len() > MOST_BYTES {
+            return Err(io::Error::other(if read == 0 { "closed without an answer" } else { "a response too large" }));
+        }
+        bytes.extend_from_slice(&chunk[..read]);
+    }
+}
+
+/// Status, where the body starts and how long it is; `None` while the head is not whole.
+fn head(bytes: &[u8]) -> io::Result<Option<(u16, usize, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let start = match response.parse(bytes).map_err(io::Error::other)? {
+        httparse::Status::Partial => return Ok(None),
+        httparse::Status::Complete(start) => start,
+    };
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
+    let length = length.filter(|length| *length <= MOST_BYTES);
+    Ok(Some((
+        response.code.unwrap_or(0),
+        start,
+        length.ok_or_else(|| io::Error::other("a response without a sound Content-Length"))?,
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_systemctl_prints_becomes_this_hosts_own_address() {
+        assert_eq!(Address::parse("[::]:80 (Stream)"), Some(Address::Tcp("127.0.0.1:80".parse().unwrap())));
+        assert_eq!(Address::parse("10.0.0.1:8080 (Stream)"), Some(Address::Tcp("10.0.0.1:8080".parse().unwrap())));
+        assert_eq!(Address::parse("/run/x.sock (Stream)"), Some(Address::Unix("/run/x.sock".to_owned())));
+        assert_eq!(Address::parse(""), None);
+    }
+
+    #[test]
+    fn a_head_is_read_when_it_is_whole() {
+        assert_eq!(head(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap(), None);
+        let whole = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno";
+        assert_eq!(head(whole).unwrap(), Some((503, whole.len() - 2, 2)));
+        assert!(head(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n").is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! The host's socket: the one thing that a deployment never replaces.
+
+use std::time::Instant;
+
+use crate::{Error, Result, Store, boot, host::say, store::Link, systemd, units};
+
+/// Replaces the host's `app.socket` by the current release's, and says for how long connections were refused.
+///
+/// systemd cannot change a socket that instances hold, so all of them are retired first, and what they have in flight
+/// is waited for: an outage as long as the longest drain.
+///
+/// # Errors
+/// [`Error::NothingCurrent`]; [`Error::Command`] where systemd refuses the new socket.
+pub fn apply(store: &Store) -> Result<()> {
+    if !store.host().is_live() {
+        return Err(Error::Offline("socket apply"));
+    }
+    let locked = store.lock("socket apply")?;
+    let id = locked.named_by(Link::Current).ok_or(Error::NothingCurrent)?;
+    let release = store.release(&id)?;
+    if !units::socket_differs(store, &release) {
+        say("the host's app.socket is the current release's already");
+        return Ok(());
+    }
+    say("stopping the socket and every instance: connections are refused from now on");
+    let began = Instant::now();
+    systemd::stop(store.host(), systemd::SOCKET)?;
+    units::put_socket(&locked, &release)?;
+    systemd::start_unit(store.host(), systemd::SOCKET)?;
+    say(&format!("the socket listens again after {} ms", began.elapsed().as_millis()));
+    drop(locked);
+    boot::boot(store)
+}

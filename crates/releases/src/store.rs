@@ -1,0 +1,219 @@
+//! The store: `/opt/app`, its releases, its two links, its counter, its log and its lock.
+
+use std::{
+    fs,
+    io::{Seek, Write},
+    ops::Deref,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    Error, Manifest, ReleaseId, Result,
+    host::{self, Host},
+    instance::Instance,
+    systemd,
+    trail::{self, By, Record},
+    tree,
+};
+
+/// Where the store is on a host.
+pub const BASE: &str = "/opt/app";
+const POLL: Duration = Duration::from_millis(20);
+
+/// The store of one host. Reading needs no lock; what changes it is on [`Locked`].
+#[derive(Clone, Debug)]
+pub struct Store {
+    host: Host,
+    lock_wait: Duration,
+}
+
+/// A release that is in the store.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Its name.
+    pub id: ReleaseId,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// Where it is.
+    pub folder: PathBuf,
+}
+
+/// One of the store's two links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// What the host serves.
+    Current,
+    /// The last release that passed `validate`; until one has, the first that was activated.
+    Validated,
+}
+
+impl Store {
+    /// The store of the host whose files are below `root` (`/` for the running one).
+    pub fn open(root: &Path, lock_wait: Duration) -> Self {
+        Self { host: Host::new(root), lock_wait }
+    }
+
+    /// The host that it is on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Where `name` of the store is found.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.host.path(BASE).join(name)
+    }
+
+    /// Where a release is, or would be.
+    pub fn folder(&self, id: &ReleaseId) -> PathBuf {
+        self.path("releases").join(id.as_str())
+    }
+
+    /// What a link names, if it is there and names a release's folder.
+    pub fn named_by(&self, link: Link) -> Option<ReleaseId> {
+        let target = fs::read_link(self.path(link.name())).ok()?;
+        let id = target.strip_prefix("releases").ok()?.to_str()?.parse().ok()?;
+        self.folder(&id).is_dir().then_some(id)
+    }
+
+    /// The current release.
+    ///
+    /// # Errors
+    /// [`Error::NothingCurrent`].
+    pub fn current(&self) -> Result<ReleaseId> {
+        self.named_by(Link::Current).ok_or(Error::NothingCurrent)
+    }
+
+    /// A release of the store, complete as far as names, sizes and modes tell.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], [`Error::Damaged`].
+    pub fn release(&self, id: &ReleaseId) -> Result<Release> {
+        let folder = self.folder(id);
+        if !folder.is_dir() {
+            return Err(Error::NotInstalled(id.clone()));
+        }
+        let (manifest, found) = Manifest::read(&folder)?;
+        if found != *id {
+            return Err(Error::Damaged { path: folder, fault: format!("holds the manifest of release {found}") });
+        }
+        tree::check_shape(&folder, &manifest)?;
+        Ok(Release { id: id.clone(), manifest, folder })
+    }
+
+    /// Every sound release of the store, in order of id.
+    pub fn releases(&self) -> Vec<Release> {
+        let entries = fs::read_dir(self.path("releases")).into_iter().flatten().flatten();
+        let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut found: Vec<Release> = ids.filter_map(|id| self.release(&id).ok()).collect();
+        found.sort_by(|one, other| one.id.cmp(&other.id));
+        found
+    }
+
+    /// The log of activations and validations, oldest first.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        trail::read(&self.path("activations.jsonl"))
+    }
+
+    /// Takes the lock, so that one verb at a time changes the host. The kernel gives it back when this process ends.
+    ///
+    /// # Errors
+    /// [`Error::NotRoot`] or [`Error::NoSystemd`] where the host cannot be changed, [`Error::Locked`] after the wait.
+    pub fn lock(&self, verb: &'static str) -> Result<Locked<'_>> {
+        systemd::require(&self.host, verb)?;
+        self.host.make_folder(&self.path(""))?;
+        let path = self.path("lock");
+        let mut file = self.host.open_lock(&path)?;
+        self.wait_for(&file, &path)?;
+        // Only for people who wait; that it may be torn or old does no harm.
+        let _ = file.rewind().and_then(|()| file.set_len(0));
+        let _ = writeln!(file, "releasectl {verb} (pid {})", std::process::id());
+        Ok(Locked { store: self, _file: file })
+    }
+
+    fn wait_for(&self, file: &fs::File, path: &Path) -> Result<()> {
+        let since = Instant::now();
+        let mut said = false;
+        while let Err(error) = file.try_lock() {
+            if let fs::TryLockError::Error(error) = error {
+                return Err(Error::disk("lock", path)(error));
+            }
+            let holder = systemd::printable(fs::read_to_string(path).unwrap_or_default().trim());
+            if since.elapsed() >= self.lock_wait {
+                return Err(Error::Locked { path: path.to_owned(), holder, waited: self.lock_wait.as_secs() });
+            }
+            if !std::mem::replace(&mut said, true) {
+                host::say(&format!("waiting for {holder}"));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}
+
+/// The store while this process alone may change it.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    store: &'a Store,
+    _file: fs::File,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.store
+    }
+}
+
+impl Locked<'_> {
+    /// Points a link at a release of the store.
+    pub fn point(&self, link: Link, id: &ReleaseId) -> Result<()> {
+        if self.named_by(link).as_ref() == Some(id) {
+            return Ok(());
+        }
+        self.host().link(&Path::new("releases").join(id.as_str()), &self.path(link.name()))
+    }
+
+    /// A name for a new instance: its number is on the disk before it is used, so it is never used again.
+    pub fn new_instance(&self, release: &ReleaseId) -> Result<Instance> {
+        let path = self.path("counter");
+        let counted = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        // A lost counter must not count again from 1: the log knows what was used.
+        let last: u64 = counted.unwrap_or(0).max(trail::highest_n(&self.records()?));
+        let n = last + 1;
+        self.host().write(&path, format!("{n}\n").as_bytes())?;
+        Ok(Instance { n, release: release.clone() })
+    }
+
+    /// Logs that `current` is about to become the instance's release.
+    pub fn record_activation(&self, instance: &Instance, by: By) -> Result<()> {
+        let from = self.named_by(Link::Current);
+        self.record(&Record::Activation { n: instance.n, release: instance.release.clone(), from, by, time: now() })
+    }
+
+    /// Logs that a release passed `validate`.
+    pub fn record_validation(&self, id: &ReleaseId) -> Result<()> {
+        self.record(&Record::Validation { validated: id.clone(), time: now() })
+    }
+
+    fn record(&self, record: &Record) -> Result<()> {
+        let line = serde_json::to_string(record).unwrap_or_default();
+        self.host().append_line(&self.path("activations.jsonl"), &line)
+    }
+}
+
+impl Link {
+    /// Its name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Validated => "validated",
+        }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,183 @@
+//! From one serving instance to another: start, wait until it is READY, and only then retire the others.
+
+use std::{
+    process::Output,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Error, ReleaseId, Result, Store,
+    host::{said, say},
+    instance::{Instance, RUNTIME},
+    pace,
+    store::{Link, Locked, Release},
+    systemd::{self, Shown},
+    trail::By,
+    units,
+};
+
+/// How long a retiring instance may take to say that it accepts no more.
+const RETIRE_LIMIT: Duration = Duration::from_secs(10);
+/// How often, while a candidate starts, somebody is checked to be serving.
+const WATCH: Duration = Duration::from_millis(250);
+const LOG_LINES: u32 = 8;
+
+/// Starts an instance of `release`; once it is READY, makes it current and retires all others.
+///
+/// # Errors
+/// [`Error::Release`] where it did not become READY. Then whatever served before is serving as it was.
+pub fn switch(store: &Locked, release: &Release, by: By) -> Result<Instance> {
+    units::put_own(store, release)?;
+    let instance = store.new_instance(&release.id)?;
+    pace::note(store.host(), &release.id)?;
+    start(store, &instance)?;
+    store.record_activation(&instance, by)?;
+    // The links of a first release: `app.service` needs `validated`, so it comes first.
+    if store.named_by(Link::Validated).is_none() {
+        store.point(Link::Validated, &release.id)?;
+    }
+    store.point(Link::Current, &release.id)?;
+    retire_others(store, &instance)?;
+    Ok(instance)
+}
+
+/// Starts an instance and returns when it is READY, or with the reason why not, everything as before.
+pub fn start(store: &Locked, instance: &Instance) -> Result<()> {
+    say(&format!("starting {}", instance.unit()));
+    let began = Instant::now();
+    let output = wait_for_start(store, instance)?;
+    if !output.status.success() {
+        return Err(reject(store, instance, &format!("did not become ready ({})", said(&output))));
+    }
+    say(&format!("ready after {} ms", began.elapsed().as_millis()));
+    Ok(())
+}
+
+/// Waits for READY. While a candidate of ours starts, systemd triggers `app.service` for nobody, and a `boot` would wait
+/// for our lock: so if the serving instance dies meanwhile, replacing it falls to us.
+fn wait_for_start(store: &Locked, instance: &Instance) -> Result<Output> {
+    let child = systemd::start(store.host(), instance)?;
+    let (done, wait) = mpsc::channel();
+    thread::spawn(move || done.send(child.wait_with_output()));
+    loop {
+        match wait.recv_timeout(WATCH) {
+            Ok(output) => {
+                let failed = |error: std::io::Error| Error::Command {
+                    command: format!("systemctl start {}", instance.unit()),
+                    output: error.to_string(),
+                };
+                return output.map_err(failed);
+            }
+            Err(_) => revive(store, instance)?,
+        }
+    }
+}
+
+fn revive(store: &Locked, candidate: &Instance) -> Result<()> {
+    let Some(current) = store.named_by(Link::Current) else { return Ok(()) };
+    let someone_is_up = up(store)?.iter().any(|instance| instance != candidate);
+    if someone_is_up || !pace::turn(store.host(), Some(&current)).delay.is_zero() {
+        return Ok(());
+    }
+    let instance = store.new_instance(&current)?;
+    say(&format!("nobody serves while the candidate starts: starting {} of the current release", instance.unit()));
+    pace::note(store.host(), &current)?;
+    systemd::start(store.host(), &instance).map(drop)
+}
+
+/// Ends a candidate and says why; its result is read before it is forgotten.
+pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
+    let host = store.host();
+    let shown = systemd::show(host, instance).unwrap_or_default();
+    let log = systemd::last_lines(host, instance, LOG_LINES);
+    // Its unit may say Restart=, so it is stopped even where it has failed.
+    let ended = systemd::stop(host, &instance.unit()).and_then(|()| systemd::reset_failed(host, &instance.unit()));
+    if let Err(error) = ended {
+        say(&error.to_string());
+    }
+    if store.named_by(Link::Current).is_none() {
+        // A host without a release refuses connections rather than let them wait for nobody.
+        let _ = systemd::stop(host, systemd::SOCKET);
+    }
+    let log: String = log.iter().map(|line| format!("  | {line}\n")).collect();
+    let how = format!("result {}, exit status {}", shown.result, shown.status);
+    Error::Release(format!("release {} {what}; {how}; its last lines:\n{log}{}", instance.release, serving(store)))
+}
+
+/// Tells every other instance to retire, and returns when each has said that it accepts no more.
+pub fn retire_others(store: &Locked, instance: &Instance) -> Result<()> {
+    let host = store.host();
+    let others: Vec<_> = up(store)?.into_iter().filter(|other| other != instance).collect();
+    for other in &others {
+        systemd::retire(host, other)?;
+    }
+    for other in &others {
+        wait_until_it_accepts_no_more(store, other)?;
+    }
+    tidy(store)
+}
+
+fn wait_until_it_accepts_no_more(store: &Locked, instance: &Instance) -> Result<()> {
+    let (host, began) = (store.host(), Instant::now());
+    let mut next_look = WATCH;
+    loop {
+        if let Some(report) = instance.report(host).filter(|report| !report.accepting) {
+            say(&format!("{} accepts no more; {} connections drain", instance.unit(), report.connections));
+            return Ok(());
+        }
+        if began.elapsed() > next_look {
+            next_look += WATCH;
+            if matches!(systemd::show(host, instance)?.active.as_str(), "inactive" | "failed") {
+                say(&format!("{} has ended", instance.unit()));
+                return Ok(());
+            }
+        }
+        if began.elapsed() > RETIRE_LIMIT {
+            let limit = RETIRE_LIMIT.as_secs();
+            say(&format!("{} has not said within {limit} s that it accepts no more; systemd ends it", instance.unit()));
+            return Ok(());
+        }
+        thread::sleep(systemd::POLL);
+    }
+}
+
+/// Forgets what has failed and removes what instances that are gone have left.
+pub fn tidy(store: &Locked) -> Result<()> {
+    let host = store.host();
+    let instances = systemd::instances(host)?;
+    for (instance, _) in instances.iter().filter(|(_, active)| active == "failed") {
+        systemd::reset_failed(host, &instance.unit())?;
+    }
+    if systemd::property(host, systemd::BOOT, "ActiveState")? == "failed" {
+        systemd::reset_failed(host, systemd::BOOT)?;
+    }
+    let is_gone = |n: u64| !instances.iter().any(|(instance, active)| instance.n == n && active != "failed");
+    let files = std::fs::read_dir(host.path(RUNTIME)).into_iter().flatten().flatten();
+    let ns = files.filter_map(|file| file.file_name().to_str()?.strip_suffix(".json")?.parse().ok());
+    ns.filter(|n| is_gone(*n)).try_for_each(|n: u64| host.remove(&host.path(RUNTIME).join(format!("{n}.json"))))
+}
+
+/// The instances that accept, or soon will, in order of `n`.
+pub fn up(store: &Store) -> Result<Vec<Instance>> {
+    let is_up = |active: &str| Shown { active: active.to_owned(), ..Shown::default() }.is_up();
+    let all = systemd::instances(store.host())?.into_iter();
+    Ok(all.filter(|(_, active)| is_up(active)).map(|(instance, _)| instance).collect())
+}
+
+/// The newest instance of a release that is up.
+pub fn newest(store: &Store, release: &ReleaseId) -> Result<Option<Instance>> {
+    Ok(up(store)?.into_iter().rfind(|instance| instance.release == *release))
+}
+
+/// A line that says what serves now.
+pub fn serving(store: &Store) -> String {
+    let Some(current) = store.named_by(Link::Current) else {
+        return "nothing is serving: no release is current".to_owned();
+    };
+    match newest(store, &current) {
+        Ok(Some(instance)) => format!("serving now: release {current}, {}", instance.unit()),
+        _ => format!("current is release {current}, and no instance of it is up; the next request starts one"),
+    }
+}

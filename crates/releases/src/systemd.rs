@@ -1,0 +1,162 @@
+//! What is asked of systemd, through its own programs.
+
+use std::{path::PathBuf, process::Child, time::Duration};
+
+use crate::{Error, Result, host::Host, instance::Instance};
+
+/// The socket that all instances accept from.
+pub const SOCKET: &str = "app.socket";
+/// The unit that runs `releasectl boot`, at boot and on traffic that finds nobody.
+pub const BOOT: &str = "app.service";
+
+/// What `systemctl show` says of an instance.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// `active`, `activating`, `deactivating`, `failed`, `inactive`.
+    pub active: String,
+    /// How it ended: `success`, `exit-code`, `timeout`, `watchdog`, `oom-kill`, …
+    pub result: String,
+    /// Exit status or signal number of its main process.
+    pub status: String,
+}
+
+impl Shown {
+    /// Whether the instance accepts or may soon.
+    pub fn is_up(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "activating" | "reloading")
+    }
+}
+
+/// Fails unless systemd runs this host (sd_booted(3)) and the caller is root.
+///
+/// # Errors
+/// [`Error::NotRoot`], [`Error::NoSystemd`].
+pub fn require(host: &Host, verb: &'static str) -> Result<()> {
+    if !host.is_live() {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::NotRoot(verb));
+    }
+    require_running()
+}
+
+/// Fails unless systemd runs this host (sd_booted(3)).
+///
+/// # Errors
+/// [`Error::NoSystemd`].
+pub fn require_running() -> Result<()> {
+    if PathBuf::from("/run/systemd/system").is_dir() { Ok(()) } else { Err(Error::NoSystemd) }
+}
+
+/// Begins to start an instance. The returned process ends when the instance is READY or has failed.
+pub fn start(host: &Host, instance: &Instance) -> Result<Child> {
+    host.spawn("systemctl", &["start", &instance.unit()])
+}
+
+/// Tells an instance to retire, and does not wait until it has.
+pub fn retire(host: &Host, instance: &Instance) -> Result<()> {
+    host.run("systemctl", &["stop", "--no-block", &instance.unit()]).map(drop)
+}
+
+/// Ends a unit and waits for it.
+pub fn stop(host: &Host, unit: &str) -> Result<()> {
+    host.run("systemctl", &["stop", unit]).map(drop)
+}
+
+/// Starts the socket, or any other unit that is not an instance.
+pub fn start_unit(host: &Host, unit: &str) -> Result<()> {
+    host.run("systemctl", &["start", unit]).map(drop)
+}
+
+/// Forgets that a unit failed, so that the host reads `running` again.
+pub fn reset_failed(host: &Host, unit: &str) -> Result<()> {
+    // A unit that systemd has already forgotten has no failure either.
+    match host.run("systemctl", &["reset-failed", unit]) {
+        Err(Error::Command { output, .. }) if output.contains("not loaded") => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Reads unit files that changed under the same name.
+pub fn reload(host: &Host) -> Result<()> {
+    host.run("systemctl", &["daemon-reload"]).map(drop)
+}
+
+/// Makes units start at boot; works on the files of another host too.
+pub fn enable(host: &Host, units: &[&str]) -> Result<()> {
+    let root = format!("--root={}", host.root().display());
+    let mut arguments = vec!["enable", "--quiet"];
+    if !host.is_live() {
+        arguments.push(&root);
+    }
+    arguments.extend(units);
+    host.run("systemctl", &arguments).map(drop)
+}
+
+/// Every instance that systemd knows, in order of `n`; unit names that are not ours are left out.
+pub fn instances(host: &Host) -> Result<Vec<(Instance, String)>> {
+    let arguments = ["list-units", "--all", "--full", "--plain", "--no-legend", "app-*@*.service"];
+    let listed = host.run("systemctl", &arguments)?;
+    let mut found: Vec<_> = listed.lines().filter_map(parse_listed).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// UNIT LOAD ACTIVE SUB DESCRIPTION
+fn parse_listed(line: &str) -> Option<(Instance, String)> {
+    let mut words = line.split_whitespace();
+    let instance = words.next()?.parse().ok()?;
+    Some((instance, words.nth(1)?.to_owned()))
+}
+
+/// What systemd says of one instance now.
+pub fn show(host: &Host, instance: &Instance) -> Result<Shown> {
+    let unit = instance.unit();
+    let text = host.run("systemctl", &["show", "-p", "ActiveState,Result,ExecMainStatus", &unit])?;
+    let value = |name: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_default().to_owned()
+    };
+    Ok(Shown { active: value("ActiveState"), result: value("Result"), status: value("ExecMainStatus") })
+}
+
+/// One property of a unit.
+pub fn property(host: &Host, unit: &str, name: &str) -> Result<String> {
+    Ok(host.run("systemctl", &["show", "-p", name, "--value", unit])?.trim().to_owned())
+}
+
+/// The last lines that an instance logged, oldest first, harmless to print.
+pub fn last_lines(host: &Host, instance: &Instance, count: u32) -> Vec<String> {
+    // A process that has just died may have lines under way; without the sync they come too late to be read.
+    let _ = host.run("journalctl", &["--sync"]);
+    let arguments = ["-o", "cat", "--no-pager", "-q", "-n", &count.to_string(), "-u", &instance.unit()];
+    let text = host.run("journalctl", &arguments).unwrap_or_default();
+    text.lines().map(printable).collect()
+}
+
+/// A line of somebody else's making, without what could steer a terminal, and not too long.
+pub fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(300).collect()
+}
+
+/// How often something that cannot be waited for is asked again.
+pub const POLL: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_units_that_are_instances_are_listed() {
+        let line = "app-0123456789abcdef@12.service loaded active running app 0123456789abcdef, instance 12";
+        let (instance, active) = parse_listed(line).unwrap();
+        assert_eq!((instance.n, active.as_str()), (12, "active"));
+        assert!(parse_listed("app-other@1.service loaded active running x").is_none());
+    }
+
+    #[test]
+    fn a_log_line_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{7}"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+}

@@ -1,0 +1,106 @@
+//! The host's units, as releases bring them.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    Error, ReleaseId, Result,
+    store::{Locked, Release, Store},
+    systemd,
+};
+
+/// Where units that are not a package's live (systemd.unit(5)).
+const UNITS: &str = "/etc/systemd/system";
+const TOOL: &str = "/usr/local/bin/releasectl";
+
+/// The user, the release's own unit, and whatever of the shared units the host lacks. What is there already and differs
+/// is left: `app.service` changes when a release is validated, `app.socket` only by `releasectl socket apply`.
+pub fn prepare(store: &Locked, release: &Release) -> Result<()> {
+    let host = store.host();
+    host.make_folder(&host.path(UNITS))?;
+    make_user(store, release)?;
+    put_own(store, release)?;
+    let mut new = Vec::new();
+    for unit in [systemd::BOOT, systemd::SOCKET] {
+        if !path(store, unit).exists() {
+            put(store, release, unit, unit)?;
+            new.push(unit);
+        }
+    }
+    if !new.is_empty() {
+        systemd::enable(host, &new)?;
+        reload(store)?;
+    }
+    link_tool(store)
+}
+
+/// Puts the release's own unit in place as `app-<id>@.service`, as when it was first installed.
+pub fn put_own(store: &Locked, release: &Release) -> Result<()> {
+    let name = own(&release.id);
+    let (is_new, changed) = (!path(store, &name).exists(), put(store, release, "app@.service", &name)?);
+    // systemd reads a unit whose name it has not seen without being told.
+    if changed && !is_new { reload(store) } else { Ok(()) }
+}
+
+/// Makes `app.service` the one of a release that has just been validated.
+pub fn put_boot(store: &Locked, release: &Release) -> Result<()> {
+    if put(store, release, systemd::BOOT, systemd::BOOT)? { reload(store) } else { Ok(()) }
+}
+
+/// Whether the host's socket is not the one that the release brings.
+pub fn socket_differs(store: &Store, release: &Release) -> bool {
+    let read = |path: PathBuf| fs::read(path).unwrap_or_default();
+    read(path(store, systemd::SOCKET)) != read(release.folder.join("units").join(systemd::SOCKET))
+}
+
+/// Writes the release's socket over the host's.
+pub fn put_socket(store: &Locked, release: &Release) -> Result<()> {
+    if put(store, release, systemd::SOCKET, systemd::SOCKET)? { reload(store) } else { Ok(()) }
+}
+
+fn own(id: &ReleaseId) -> String {
+    format!("app-{id}@.service")
+}
+
+fn path(store: &Store, unit: &str) -> PathBuf {
+    store.host().path(UNITS).join(unit)
+}
+
+/// Copies a unit of the release, word for word; says whether anything changed.
+fn put(store: &Locked, release: &Release, from: &str, to: &str) -> Result<bool> {
+    let source = release.folder.join("units").join(from);
+    let text = fs::read(&source).map_err(Error::disk("read", &source))?;
+    let target = path(store, to);
+    if fs::read(&target).is_ok_and(|there| there == text) {
+        return Ok(false);
+    }
+    store.host().write(&target, &text)?;
+    Ok(true)
+}
+
+fn make_user(store: &Locked, release: &Release) -> Result<()> {
+    let definition = release.folder.join("units/app.sysusers");
+    let root = format!("--root={}", store.host().root().display());
+    // With --root= the path is taken below it, so the text goes in by the command line (sysusers.d(5), --inline).
+    let text = fs::read_to_string(&definition).map_err(Error::disk("read", &definition))?;
+    let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let mut arguments = vec![root.as_str(), "--inline"];
+    arguments.extend(lines);
+    store.host().run("systemd-sysusers", &arguments).map(drop)
+}
+
+/// The tool of the validated release is the one on the PATH, since `current` may be lost or bad.
+fn link_tool(store: &Locked) -> Result<()> {
+    let (host, link) = (store.host(), store.host().path(TOOL));
+    let target = PathBuf::from("/opt/app/validated/bin/releasectl");
+    if fs::read_link(&link).is_ok_and(|there| there == target) {
+        return Ok(());
+    }
+    if let Some(folder) = link.parent() {
+        host.make_folder(folder)?;
+    }
+    host.link(&target, &link)
+}
+
+fn reload(store: &Locked) -> Result<()> {
+    if store.host().is_live() { systemd::reload(store.host()) } else { Ok(()) }
+}

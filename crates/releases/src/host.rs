@@ -159,7 +159,7 @@ impl Host {
 }
 
 /// What a program that failed had to say.
-pub fn said(output: &Output) -> String {
+fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
     if text.is_empty() { output.status.to_string() } else { text }
 }

@@ -66,12 +66,11 @@ impl Manifest {
     /// Reads and checks the manifest in `folder`, and names the release.
     ///
     /// # Errors
-    /// [`Error::Disk`] where it cannot be read, [`Error::Manifest`] where it is not sound.
+    /// [`Error::Manifest`] where it cannot be read or is not sound.
     pub fn read(folder: &Path) -> Result<(Self, ReleaseId)> {
         let path = folder.join(FILE);
-        let bytes = read_bounded(&path)?;
-        let manifest = Self::parse(&bytes).map_err(|fault| Error::Manifest { path, fault })?;
-        Ok((manifest, ReleaseId::of_manifest(&bytes)))
+        let parse = |bytes: &[u8]| Self::parse(bytes).map(|manifest| (manifest, ReleaseId::of_manifest(bytes)));
+        read_bounded(&path).and_then(|bytes| parse(&bytes)).map_err(|fault| Error::Manifest { path, fault })
     }
 
     /// Parses a manifest and checks all that can be known without its files.
@@ -126,15 +125,14 @@ fn check_file(file: &File) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+fn read_bounded(path: &Path) -> std::result::Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(Error::disk("open", path))?;
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(Error::disk("read", path))?;
-    if bytes.len() as u64 > MOST_BYTES {
-        let fault = format!("larger than {MOST_BYTES} bytes; not a manifest of a release");
-        return Err(Error::Manifest { path: path.to_owned(), fault });
+    let read = fs::File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) => Err(format!("cannot read it ({error}); give the folder of an unpacked bundle")),
+        Ok(size) if size as u64 > MOST_BYTES => Err(format!("larger than {MOST_BYTES} bytes; not a manifest")),
+        Ok(_) => Ok(bytes),
     }
-    Ok(bytes)
 }
 
 #[cfg(test)]

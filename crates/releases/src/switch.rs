@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Error, ReleaseId, Result, Store,
-    host::{said, say},
+    host::say,
     instance::{Instance, RUNTIME},
     pace,
     store::{Link, Locked, Release},
@@ -49,7 +49,9 @@ pub fn start(store: &Locked, instance: &Instance) -> Result<()> {
     let began = Instant::now();
     let output = wait_for_start(store, instance)?;
     if !output.status.success() {
-        return Err(reject(store, instance, &format!("did not become ready ({})", said(&output))));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let reason = said.lines().next().unwrap_or("systemctl did not say why");
+        return Err(reject(store, instance, &format!("did not become ready: {reason}")));
     }
     say(&format!("ready after {} ms", began.elapsed().as_millis()));
     Ok(())
@@ -102,8 +104,8 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
         let _ = systemd::stop(host, systemd::SOCKET);
     }
     let log: String = log.iter().map(|line| format!("  | {line}\n")).collect();
-    let how = format!("result {}, exit status {}", shown.result, shown.status);
-    Error::Release(format!("release {} {what}; {how}; its last lines:\n{log}{}", instance.release, serving(store)))
+    let how = format!("systemd says {}, exit status {}", shown.result, shown.status);
+    Error::Release(format!("release {} {what} ({how})\nits last lines:\n{log}{}", instance.release, serving(store)))
 }
 
 /// Tells every other instance to retire, and returns when each has said that it accepts no more.

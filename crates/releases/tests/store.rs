@@ -1,0 +1,269 @@
+//! The store on the files of a host that does not run (`--root`): every verb by its real binary, no systemd needed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use assert_cmd::Command;
+use releases::manifest::REQUIRED;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// An empty host, and a folder for bundles.
+struct Files {
+    folder: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("host/etc")).unwrap();
+        Self { folder }
+    }
+
+    fn host(&self) -> PathBuf {
+        self.folder.path().join("host")
+    }
+
+    /// An unpacked bundle with all that is required, and its id.
+    fn bundle(&self, label: &str) -> (PathBuf, String) {
+        let folder = self.folder.path().join(label);
+        let mut files = Vec::new();
+        for path in REQUIRED {
+            let (at, mode) = (folder.join(path), if path.starts_with("bin/") { 0o755 } else { 0o644 });
+            let text = match path {
+                "units/app.sysusers" => "u app - \"app\" /var/lib/app\n".to_owned(),
+                "units/app.socket" => "[Socket]\nListenStream=80\n[Install]\nWantedBy=sockets.target\n".to_owned(),
+                "units/app.service" => {
+                    "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n".to_owned()
+                }
+                _ => format!("{path} of {label}\n"),
+            };
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(&at, &text).unwrap();
+            fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
+            let digest: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+            files.push(json!({"path": path, "mode": format!("{mode:04o}"), "size": text.len(), "sha256": digest}));
+        }
+        let arch = std::env::consts::ARCH;
+        let manifest =
+            json!({"format": 1, "app": "app", "label": label, "commit": "c0ffee", "arch": arch, "files": files});
+        let id = write_manifest(&folder, &manifest);
+        (folder, id)
+    }
+
+    fn run(&self, arguments: &[&str]) -> assert_cmd::assert::Assert {
+        let mut command = Command::cargo_bin("releasectl").unwrap();
+        command.arg("--root").arg(self.host()).args(arguments).assert()
+    }
+
+    fn install(&self, bundle: &Path) -> assert_cmd::assert::Assert {
+        self.run(&["install", bundle.to_str().unwrap()])
+    }
+
+    fn link(&self, name: &str) -> String {
+        fs::read_link(self.host().join("opt/app").join(name)).unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// Every path of the host with mode and contents: the store byte for byte, but for who last held its lock.
+    fn picture(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        let (mut picture, mut folders) = (BTreeMap::new(), vec![self.host()]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let metadata = fs::symlink_metadata(&path).unwrap();
+                let bytes = if metadata.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+                if metadata.is_dir() {
+                    folders.push(path.clone());
+                }
+                if path.ends_with("opt/app/lock") {
+                    continue;
+                }
+                picture.insert(path, (metadata.mode(), bytes));
+            }
+        }
+        picture
+    }
+
+    /// Installing `bundle` must fail with one clear line that has `words`, and change nothing.
+    fn refuses(&self, bundle: &Path, words: &str) {
+        let before = self.picture();
+        let output = self.install(bundle).failure().code(2).get_output().clone();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(words) && said.lines().count() == 1, "wanted {words:?}: {said}");
+        assert!(self.picture() == before, "{words}: the host is not as it was");
+    }
+}
+
+fn write_manifest(folder: &Path, manifest: &Value) -> String {
+    let text = serde_json::to_vec_pretty(manifest).unwrap();
+    fs::write(folder.join("manifest.json"), &text).unwrap();
+    Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn edit_manifest(folder: &Path, edit: impl FnOnce(&mut Value)) {
+    let mut manifest = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    edit(&mut manifest);
+    write_manifest(folder, &manifest);
+}
+
+/// R1, R2: the id follows from the manifest, and the release is its files and nothing else.
+#[test]
+fn a_bundle_becomes_a_release_named_by_its_manifest() {
+    let files = Files::new();
+    let (bundle, id) = files.bundle("one");
+    files.install(&bundle).success();
+    let release = files.host().join("opt/app/releases").join(&id);
+    assert_eq!(fs::read(release.join("bin/app")).unwrap(), fs::read(bundle.join("bin/app")).unwrap());
+    assert_eq!(fs::metadata(release.join("bin/app")).unwrap().mode() & 0o7777, 0o755);
+    assert!(files.host().join(format!("etc/systemd/system/app-{id}@.service")).is_file());
+    assert!(files.host().join("etc/systemd/system/sockets.target.wants/app.socket").is_symlink());
+    assert!(fs::read_to_string(files.host().join("etc/passwd")).unwrap().contains("app:"));
+}
+
+#[test]
+fn installing_again_copies_nothing() {
+    let files = Files::new();
+    let (bundle, id) = files.bundle("one");
+    files.install(&bundle).success();
+    let inode = || fs::metadata(files.host().join("opt/app/releases").join(&id).join("bin/app")).unwrap().ino();
+    let before = inode();
+    files.install(&bundle).success();
+    assert_eq!(inode(), before);
+}
+
+/// R2: a damaged release is repaired by installing it again.
+#[test]
+fn a_release_that_was_damaged_in_the_store_is_repaired() {
+    let files = Files::new();
+    let (bundle, id) = files.bundle("one");
+    files.install(&bundle).success();
+    let file = files.host().join("opt/app/releases").join(&id).join("bin/app");
+    fs::write(&file, "rotten").unwrap();
+    files.run(&["activate", &id]).failure().code(2);
+    files.install(&bundle).success();
+    assert_eq!(fs::read(file).unwrap(), fs::read(bundle.join("bin/app")).unwrap());
+    assert_eq!(fs::read_dir(files.host().join("opt/app/releases")).unwrap().count(), 1, "nothing is left aside");
+}
+
+/// R3: what a killed install left aside is not a release, and is replaced.
+#[test]
+fn what_a_killed_install_left_is_no_release() {
+    let files = Files::new();
+    let (bundle, id) = files.bundle("one");
+    let aside = files.host().join("opt/app/releases").join(format!(".{id}.new"));
+    fs::create_dir_all(aside.join("bin")).unwrap();
+    fs::write(aside.join("bin/app"), "half").unwrap();
+    let listed = files.run(&["list"]).success().get_output().stdout.clone();
+    assert!(!String::from_utf8(listed).unwrap().contains(&id));
+    files.install(&bundle).success();
+    assert!(!aside.exists());
+}
+
+#[test]
+fn a_bundle_that_is_not_as_its_manifest_says_is_refused_and_nothing_changes() {
+    let files = Files::new();
+    let damage = |name: &str, words: &str, damage: &dyn Fn(&Path)| {
+        let (bundle, _) = files.bundle(name);
+        damage(&bundle);
+        files.refuses(&bundle, words);
+    };
+    damage("flipped", "SHA-256", &|bundle| fs::write(bundle.join("bin/app"), "bin/app of flippeD\n").unwrap());
+    damage("truncated", "bytes", &|bundle| fs::write(bundle.join("bin/app"), "bin").unwrap());
+    damage("missing", "not here", &|bundle| fs::remove_file(bundle.join("bin/app")).unwrap());
+    damage("excess", "not in the manifest", &|bundle| fs::write(bundle.join("bin/more"), "x").unwrap());
+    damage("mode", "mode", &|bundle| {
+        fs::set_permissions(bundle.join("bin/app"), fs::Permissions::from_mode(0o4755)).unwrap();
+    });
+    damage("link", "regular file", &|bundle| {
+        fs::rename(bundle.join("bin/app"), bundle.join("../stolen")).unwrap();
+        symlink("../../stolen", bundle.join("bin/app")).unwrap();
+    });
+    damage("empty", "manifest.json", &|bundle| fs::remove_file(bundle.join("manifest.json")).unwrap_or_default());
+}
+
+#[test]
+fn a_manifest_that_is_none_or_of_another_kind_is_refused_and_nothing_changes() {
+    let files = Files::new();
+    let wrong = |name: &str, words: &str, edit: &dyn Fn(&mut Value)| {
+        let (bundle, _) = files.bundle(name);
+        edit_manifest(&bundle, edit);
+        files.refuses(&bundle, words);
+    };
+    wrong("format", "format 2", &|manifest| manifest["format"] = 2.into());
+    wrong("arch", "built for", &|manifest| manifest["arch"] = "pdp11".into());
+    wrong("app", "other", &|manifest| manifest["app"] = "other".into());
+    wrong("outside", "not a path", &|manifest| manifest["files"][0]["path"] = "../../etc/passwd".into());
+    wrong("none", "not a manifest", &|manifest| *manifest = json!([1, 2]));
+}
+
+/// R5, R6: the links name releases, and the way back is the log's.
+#[test]
+fn current_is_a_link_and_a_rollback_names_what_was_validated() {
+    let files = Files::new();
+    let (one, two) = (files.bundle("one"), files.bundle("two"));
+    for (bundle, id) in [&one, &two] {
+        files.install(bundle).success();
+        files.run(&["activate", id]).success();
+    }
+    assert_eq!(files.link("current"), format!("releases/{}", two.1));
+    assert_eq!(files.link("validated"), format!("releases/{}", one.1), "the first one until one has passed");
+    files.run(&["rollback"]).failure().code(2);
+    files.run(&["rollback", &one.1]).success();
+    assert_eq!(files.link("current"), format!("releases/{}", one.1));
+    assert_eq!(fs::read_to_string(files.host().join("opt/app/counter")).unwrap(), "3\n", "no number is used twice");
+}
+
+/// R4: a lost counter does not count again from 1.
+#[test]
+fn a_lost_counter_goes_on_from_the_log() {
+    let files = Files::new();
+    let (bundle, id) = files.bundle("one");
+    files.install(&bundle).success();
+    files.run(&["activate", &id]).success();
+    files.run(&["activate", &id]).success();
+    fs::write(files.host().join("opt/app/counter"), "garbage").unwrap();
+    files.run(&["activate", &id]).success();
+    assert_eq!(fs::read_to_string(files.host().join("opt/app/counter")).unwrap(), "3\n");
+}
+
+#[test]
+fn bad_input_is_one_clear_line_and_changes_nothing() {
+    let files = Files::new();
+    let (bundle, _) = files.bundle("one");
+    files.install(&bundle).success();
+    let before = files.picture();
+    for arguments in [
+        &["activate", "../x"][..],
+        &["activate", "0123456789abcdef"],
+        &["activate", "/nowhere"],
+        &["rollback", "../../etc"],
+        &["rollback"],
+        &["install", "/nowhere"],
+        &["boot"],
+        &["validate"],
+        &["socket", "apply"],
+    ] {
+        let output = files.run(arguments).failure().get_output().clone();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with("releasectl: ") && said.lines().count() == 1, "{arguments:?}: {said}");
+    }
+    assert!(files.picture() == before, "the host is not as it was");
+}
+
+#[test]
+fn status_and_list_are_json_on_request() {
+    let files = Files::new();
+    let (bundle, id) = files.bundle("one");
+    files.install(&bundle).success();
+    files.run(&["activate", &id]).success();
+    let output = |verb| files.run(&[verb, "--json"]).success().get_output().stdout.clone();
+    let status: Value = serde_json::from_slice(&output("status")).unwrap();
+    assert_eq!((&status["current"], &status["provisional"]), (&json!(id), &json!(false)));
+    let list: Value = serde_json::from_slice(&output("list")).unwrap();
+    assert_eq!((&list[0]["id"], &list[0]["label"], &list[0]["current"]), (&json!(id), &json!("one"), &json!(true)));
+}

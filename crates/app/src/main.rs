@@ -1,0 +1,41 @@
+//! The example product: replace the router by your own.
+
+mod config;
+mod router;
+
+use std::process::ExitCode;
+
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, registry, util::SubscriberInitExt};
+
+use crate::config::Config;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error is the journal's under systemd, and may come before the log is set up.
+            eprintln!("app: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::from_env()?;
+    log(&config)?;
+    let server = serve::Server::from_env()?;
+    Ok(server.run(async { Ok::<_, serve::Error>(router::router(config)) })?)
+}
+
+/// To journald in its own fields where standard error is the journal (systemd.exec(5), JOURNAL_STREAM), else for people.
+fn log(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("APP_LOG={:?}: {error}", config.log))?;
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let person = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+    match journal {
+        Some(journal) => registry().with(filter).with(journal).init(),
+        None => registry().with(filter).with(person).init(),
+    }
+    Ok(())
+}

@@ -1,1 +1,26 @@
-//! .
+//! Real hosts to deploy to, the agent that deploys, and clients that notice everything.
+//!
+//! - [`Host`]: a systemd host of its own, booted on this machine in about a second, gone without a trace when dropped.
+//! - [`Agent`]: deploys a bundle to it as CodeDeploy's agent does.
+//! - [`Load`]: clients that never retry, and give every request exactly one [`Outcome`](outcome::Outcome).
+
+pub mod agent;
+pub mod client;
+pub mod demo;
+pub mod host;
+pub mod load;
+pub mod machine;
+pub mod outcome;
+pub mod report;
+
+pub use agent::{Agent, Deployment};
+pub use host::Host;
+pub use load::{Load, Mode};
+pub use report::Report;
+
+use std::path::Path;
+
+/// The checkout that this was built in: what the rig bundles and deploys.
+pub fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}

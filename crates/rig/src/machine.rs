@@ -1,0 +1,60 @@
+//! What the machine that the hosts boot on must have.
+
+use std::{
+    fs::File,
+    path::Path,
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+/// A file that a package brings, and the package.
+const NEEDED: [(&str, &str); 8] = [
+    ("/usr/bin/systemd-nspawn", "systemd-container"),
+    ("/sbin/init", "systemd-sysv"),
+    ("/usr/bin/dbus-daemon", "dbus"),
+    ("/usr/bin/ab", "apache2-utils"),
+    ("/usr/bin/curl", "curl"),
+    ("/usr/bin/nsenter", "util-linux"),
+    ("/usr/sbin/ip", "iproute2"),
+    ("/usr/bin/python3", "python3-minimal"),
+];
+/// Two test processes at once must not both run apt-get.
+const LOCK: &str = "/run/lock/rig-packages";
+
+/// Sees that hosts can be booted here, and installs what is missing; once per process.
+///
+/// # Errors
+/// One line: that root is needed, or which packages are.
+pub fn prepare() -> Result<(), String> {
+    static PREPARED: OnceLock<Result<(), String>> = OnceLock::new();
+    PREPARED.get_or_init(prepare_now).clone()
+}
+
+fn prepare_now() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("the rig boots real systemd hosts and needs root: run it as root or with sudo".to_owned());
+    }
+    let lock = File::create(LOCK).and_then(|lock| lock.lock().map(|()| lock));
+    let _held = lock.map_err(|error| format!("cannot lock {LOCK}: {error}"))?;
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing {}", missing.join(" "));
+    let installed =
+        apt(&["update", "-q"]) && apt(&[&["install", "-q", "-y", "--no-install-recommends"], &missing[..]].concat());
+    match self::missing() {
+        still if installed && still.is_empty() => Ok(()),
+        still => Err(format!("the rig needs these packages, and apt-get did not install them: {}", still.join(" "))),
+    }
+}
+
+fn missing() -> Vec<&'static str> {
+    NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect()
+}
+
+fn apt(arguments: &[&str]) -> bool {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

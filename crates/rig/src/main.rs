@@ -1,0 +1,61 @@
+//! `rig`: real hosts for people who want to look.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use rig::{Agent, Host, demo, machine};
+
+/// Boots real systemd hosts on this machine, and deploys to them.
+#[derive(Parser)]
+#[command(name = "rig", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Deploy, replace and roll back on a real host, under load; exits with 1 if a request was lost
+    Demo,
+    /// Boot a host, deploy BUNDLE to it if one is given, and run COMMAND in it (a shell, if none is given)
+    Host {
+        /// A bundle as `just bundle` makes it
+        #[arg(long)]
+        bundle: Option<std::path::PathBuf>,
+        /// What to run; the host goes away when it ends
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    if let Err(error) = machine::prepare() {
+        eprintln!("rig: {error}");
+        return ExitCode::FAILURE;
+    }
+    match Cli::parse().verb {
+        Verb::Demo => ExitCode::from(u8::from(!demo::run())),
+        Verb::Host { bundle, command } => host(bundle.as_deref(), &command),
+    }
+}
+
+fn host(bundle: Option<&std::path::Path>, command: &[String]) -> ExitCode {
+    let host = Host::boot();
+    if let Some(path) = bundle {
+        let archive = match std::fs::read(path) {
+            Ok(archive) => archive,
+            Err(error) => {
+                eprintln!("rig: cannot read {}: {error}", path.display());
+                return ExitCode::FAILURE;
+            }
+        };
+        for event in Agent::new(&host).deploy(&archive).events {
+            print!("{} ({} ms)\n{}", event.name, event.duration.as_millis(), event.output);
+        }
+    }
+    let (program, arguments) = command.split_first().map_or(("bash", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let mut command = host.command(program);
+    command.args(arguments).stdin(std::process::Stdio::inherit());
+    let status = command.status().map(|status| status.code().unwrap_or(1));
+    ExitCode::from(status.ok().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}

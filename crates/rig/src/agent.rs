@@ -36,11 +36,11 @@ pub struct Agent<'a> {
 pub struct Deployment {
     /// `d-` and nine letters or digits.
     pub id: String,
-    /// The scripts that ran, in order.
+    /// The download and the scripts that ran, in order.
     pub events: Vec<Event>,
 }
 
-/// One script of one event.
+/// One event's script, or the download.
 #[derive(Debug)]
 pub struct Event {
     /// The event's name.
@@ -77,12 +77,12 @@ impl Deployment {
         self.events.iter().all(|event| event.code == Some(0))
     }
 
-    /// The last script that ran: the one that failed, if one did.
+    /// The last one: the one that failed, if one did.
     ///
     /// # Panics
-    /// Where none ran.
+    /// Never: a deployment begins with the download.
     pub fn last(&self) -> &Event {
-        self.events.last().expect("a deployment runs scripts")
+        self.events.last().expect("the download is one")
     }
 
     /// The deployment, if it succeeded.
@@ -125,13 +125,15 @@ impl<'a> Agent<'a> {
     /// Unpacks a bundle (a gzipped tar archive) and runs its events; the first that fails ends the deployment.
     ///
     /// # Panics
-    /// Where the archive or its appspec cannot be read, which ends a real deployment before its first script too.
+    /// Where its appspec cannot be read.
     pub fn deploy(&mut self, bundle: &[u8]) -> Deployment {
         let id = format!("d-{}", (0..9).map(|_| fastrand::char('A'..='Z')).collect::<String>());
         let folder = format!("{ROOT}/{GROUP}/{id}");
         let archive = format!("{folder}/deployment-archive");
-        self.unpack(bundle, &folder, &archive);
-        let mut deployment = Deployment { id, events: Vec::new() };
+        let mut deployment = Deployment { id, events: vec![self.download(bundle, &folder, &archive)] };
+        if !deployment.succeeded() {
+            return deployment;
+        }
         for event in EVENTS {
             // ApplicationStop is the previous bundle's, as it was the one that knew how to stop what runs.
             let from = if event == "ApplicationStop" { self.last_installed.clone() } else { Some(archive.clone()) };
@@ -150,14 +152,17 @@ impl<'a> Agent<'a> {
         deployment
     }
 
-    fn unpack(&self, bundle: &[u8], folder: &str, archive: &str) {
+    fn download(&self, bundle: &[u8], folder: &str, archive: &str) -> Event {
+        let began = Instant::now();
         self.host.succeed(&format!("mkdir -p {archive} {folder}/logs"));
         fs::write(self.host.path(&format!("{folder}/bundle.tar")), bundle).expect("the host's disk takes the bundle");
-        self.host.succeed(&format!("tar -xzf {folder}/bundle.tar -C {archive}"));
         // A sole folder at the top that holds the appspec is stripped.
-        self.host.succeed(&format!(
-            "cd {archive}; set -- *; if [ $# -eq 1 ] && [ -f \"$1/appspec.yml\" ]; then top=$1; mv \"$top\"/* .; rmdir \"$top\"; fi"
+        let ran = self.host.run(&format!(
+            "tar -xzf {folder}/bundle.tar -C {archive} && cd {archive} && set -- * && \
+             if [ $# -eq 1 ] && [ -f \"$1/appspec.yml\" ]; then mv \"$1\"/* . && rmdir \"$1\"; fi"
         ));
+        let output = ran.output;
+        Event { name: "DownloadBundle".to_owned(), code: Some(ran.code), duration: began.elapsed(), output }
     }
 
     fn scripts(&self, archive: &str, event: &str) -> Vec<Script> {

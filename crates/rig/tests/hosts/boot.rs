@@ -1,0 +1,123 @@
+//! Boot, and whatever dies: somebody serves what is current, at a pace.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use rig::{Agent, Host, Load, Mode};
+
+use crate::{
+    bundles::{dies_after, good, script},
+    deploy::{assert_converged, status},
+};
+
+fn boot_id(host: &Host) -> String {
+    host.succeed("cat /proc/sys/kernel/random/boot_id")
+}
+
+#[test]
+fn current_serves_after_a_reboot_and_after_a_crash() {
+    let (mut host, bundle) = (Host::boot(), good("one"));
+    Agent::new(&host).deploy(&bundle.archive).expect_success();
+    let first = boot_id(&host);
+    host.reboot();
+    let second = boot_id(&host);
+    assert_ne!(first, second);
+    assert_converged(&host, bundle.id.as_str());
+    host.crash();
+    assert_ne!(second, boot_id(&host));
+    assert_converged(&host, bundle.id.as_str());
+}
+
+#[test]
+fn clients_of_an_instance_that_was_stopped_or_killed_are_answered_by_a_fresh_one() {
+    let (host, bundle) = (Host::boot(), good("one"));
+    Agent::new(&host).deploy(&bundle.archive).expect_success();
+    for how in ["stop", "kill -s KILL"] {
+        let unit = status(&host)["instances"][0]["unit"].as_str().unwrap().to_owned();
+        host.succeed(&format!("systemctl {how} {unit}"));
+        host.wait_until("it has ended", |host| host.run(&format!("systemctl is-active {unit}")).code != 0);
+        assert!(host.succeed("curl -s --max-time 20 localhost/lambros").contains("Hello, lambros!"));
+        host.wait_until("boot has ended", |host| {
+            host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
+        });
+        assert_converged(&host, bundle.id.as_str());
+    }
+}
+
+#[test]
+fn a_host_whose_current_was_lost_serves_what_was_validated() {
+    let (mut host, bundle) = (Host::boot(), good("one"));
+    Agent::new(&host).deploy(&bundle.archive).expect_success();
+    host.succeed("rm /opt/app/current");
+    host.reboot();
+    assert_converged(&host, bundle.id.as_str());
+}
+
+#[test]
+fn a_host_whose_current_was_damaged_serves_another_sound_release() {
+    let mut host = Host::boot();
+    let (one, two) = (good("one"), good("two"));
+    Agent::new(&host).deploy(&one.archive).expect_success();
+    Agent::new(&host).deploy(&two.archive).expect_success();
+    host.succeed(&format!("echo rotten >/opt/app/releases/{}/bin/app", two.id));
+    host.reboot();
+    assert_converged(&host, one.id.as_str());
+}
+
+/// R10: how often it is started in 30 s while clients come all the time; then a good deployment heals the host.
+#[track_caller]
+fn is_paced_and_healed(bad: &str) {
+    let (host, good) = (Host::boot(), good("good"));
+    let bad = script("bad", bad);
+    let mut agent = Agent::new(&host);
+    agent.deploy(&good.archive).expect_success();
+    agent.deploy(&bad.archive).expect_failure("ApplicationStart");
+    // No verb makes such a release current and leaves it so: its host did, by a configuration that changed, say.
+    host.succeed(&format!("ln -sfn releases/{} /opt/app/current; systemctl stop 'app-*@*'", bad.id));
+
+    let load = Load::start(&host, Mode::Fresh, 2);
+    let count = || host.succeed("cat /opt/app/counter").trim().parse::<u64>().unwrap();
+    let (before, began) = (count(), Instant::now());
+    thread::sleep(Duration::from_secs(30));
+    let starts = count() - before;
+    assert!((2..=10).contains(&starts), "{starts} starts in {:?}", began.elapsed());
+    assert_eq!(host.succeed("systemctl is-active app.socket").trim(), "active");
+
+    agent.deploy(&good.archive).expect_success();
+    drop(load.stop());
+    assert_converged(&host, good.id.as_str());
+}
+
+#[test]
+fn a_current_that_cannot_start_is_paced_and_the_next_deployment_heals_it() {
+    is_paced_and_healed("#!/bin/sh\nexit 1\n");
+}
+
+#[test]
+fn a_current_that_is_ready_and_dies_is_paced_and_the_next_deployment_heals_it() {
+    is_paced_and_healed(&dies_after(1));
+}
+
+/// A candidate that hangs holds the lock; whoever serves may die meanwhile.
+#[test]
+fn an_instance_that_dies_while_a_candidate_starts_is_replaced() {
+    let (host, good) = (Host::boot(), good("good"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&good.archive).expect_success();
+    let unit = status(&host)["instances"][0]["unit"].as_str().unwrap().to_owned();
+    let candidate = script("hangs", "#!/bin/sh\nexec sleep infinity\n");
+    thread::scope(|scope| {
+        let deployment = scope.spawn(|| Agent::new(&host).deploy(&candidate.archive));
+        host.wait_until("the candidate starts", |host| {
+            host.run(&format!("systemctl is-active 'app-{}@*' | grep activating", candidate.id)).code == 0
+        });
+        host.succeed(&format!("systemctl kill -s KILL {unit}"));
+        assert!(host.succeed("curl -s --max-time 15 localhost/lambros").contains("Hello, lambros!"));
+        // It need not run out its 30 s.
+        host.succeed(&format!("systemctl kill -s KILL 'app-{}@*'", candidate.id));
+        deployment.join().unwrap().expect_failure("ApplicationStart");
+    });
+    assert_converged(&host, good.id.as_str());
+}

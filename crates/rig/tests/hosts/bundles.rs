@@ -1,0 +1,79 @@
+//! Bundles for the tests: the real one, and ones that are wrong in one way each.
+
+use std::{
+    io::{Read, Write},
+    sync::OnceLock,
+};
+
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use releases::bundle::{Bundle, Contents};
+
+const UNIT: &str = "units/app@.service";
+
+/// What `just bundle` packs, built once.
+pub fn contents() -> Contents {
+    static BUILT: OnceLock<Contents> = OnceLock::new();
+    BUILT.get_or_init(|| Contents::build(rig::workspace()).unwrap()).clone()
+}
+
+pub fn good(label: &str) -> Bundle {
+    contents().pack(label).unwrap()
+}
+
+/// The product replaced by a script.
+pub fn script(label: &str, text: &str) -> Bundle {
+    let mut contents = contents();
+    contents.put("bin/app", 0o755, text.as_bytes());
+    contents.pack(label).unwrap()
+}
+
+/// The release's own unit with one line replaced by others.
+pub fn unit(contents: &mut Contents, line: &str, lines: &str) {
+    let text = String::from_utf8(contents.get(UNIT).unwrap().to_vec()).unwrap();
+    assert!(text.contains(line), "{line}");
+    contents.put(UNIT, 0o644, text.replace(line, lines).as_bytes());
+}
+
+/// A bundle whose product was changed after its manifest had been written.
+pub fn damaged(bundle: &Bundle) -> Vec<u8> {
+    let mut from = tar::Archive::new(GzDecoder::new(bundle.archive.as_slice()));
+    let mut to = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for entry in from.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let (mut bytes, path) = (Vec::new(), entry.path().unwrap().into_owned());
+        entry.read_to_end(&mut bytes).unwrap();
+        if path.ends_with("bin/app") {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        let mut header = entry.header().clone();
+        to.append_data(&mut header, path, bytes.as_slice()).unwrap();
+    }
+    let mut gzip = to.into_inner().unwrap();
+    gzip.flush().unwrap();
+    gzip.finish().unwrap()
+}
+
+/// Says READY, takes the next `connections` from the socket, logs `accepted N`, and dies without an answer to any.
+pub fn dies_after(connections: u32) -> String {
+    format!(
+        r#"#!/usr/bin/python3
+import os, select, socket, sys
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+path = os.environ["NOTIFY_SOCKET"]
+notify.connect("\0" + path[1:] if path[0] == "@" else path)
+listener = socket.socket(fileno=3)
+notify.send(b"READY=1")
+accepted = []
+poll = select.poll()
+poll.register(listener, select.POLLIN)
+while len(accepted) < {connections} and poll.poll(1000):
+    try:
+        accepted.append(listener.accept()[0])
+    except BlockingIOError:
+        pass
+print("accepted", len(accepted), flush=True)
+os._exit(1)
+"#
+    )
+}

@@ -1,0 +1,111 @@
+//! Candidates that fail: the old release serves on as if nothing had been tried.
+
+use rig::{Agent, Deployment, Host, Load, Mode};
+
+use crate::{
+    bundles::{contents, damaged, dies_after, good, script, unit},
+    deploy::assert_converged,
+};
+
+/// Deploys `candidate` over a good release under load: the deployment fails in `event` and says `words`, no client notices
+/// anything, and no answer is the candidate's.
+#[track_caller]
+fn harms_nothing(candidate: &[u8], event: &str, words: &str) {
+    let (host, good) = (Host::boot(), good("good"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&good.archive).expect_success();
+    let loads = [Mode::Fresh, Mode::Thinking].map(|mode| Load::start(&host, mode, 10));
+    let deployment = agent.deploy(candidate).expect_failure(event);
+    for report in loads.map(Load::stop) {
+        assert_eq!((report.lost(), report.losses().as_str()), (0, "none"), "{}", report.mode);
+        assert_eq!(report.answered_by.keys().collect::<Vec<_>>(), [good.id.as_str()], "{}", report.mode);
+    }
+    says(&deployment, words);
+    assert_converged(&host, good.id.as_str());
+}
+
+#[track_caller]
+fn says(deployment: &Deployment, words: &str) {
+    let tail = deployment.last().tail();
+    assert!(tail.contains(words), "wanted {words:?} in:\n{tail}");
+}
+
+#[test]
+fn a_candidate_that_exits_at_start_harms_nothing() {
+    let candidate = script("exits", "#!/bin/sh\necho out of order >&2\nexit 3\n");
+    harms_nothing(&candidate.archive, "ApplicationStart", "out of order");
+}
+
+#[test]
+fn a_candidate_that_hangs_before_ready_harms_nothing() {
+    let mut contents = contents();
+    contents.put("bin/app", 0o755, b"#!/bin/sh\nexec sleep infinity\n");
+    unit(&mut contents, "TimeoutStartSec=30", "TimeoutStartSec=3");
+    harms_nothing(&contents.pack("hangs").unwrap().archive, "ApplicationStart", "systemd says timeout");
+}
+
+#[test]
+fn a_candidate_whose_readyz_is_503_harms_nothing() {
+    let mut contents = contents();
+    let lines = "Environment=STATE_DIRECTORY=/nowhere APP_READY_SECONDS=1";
+    unit(&mut contents, "StateDirectory=app\n", &format!("{lines}\n"));
+    harms_nothing(&contents.pack("unready").unwrap().archive, "ApplicationStart", "no state folder at /nowhere");
+}
+
+#[test]
+fn a_candidate_that_crash_loops_harms_nothing_and_is_stopped() {
+    let mut contents = contents();
+    contents.put("bin/app", 0o755, b"#!/bin/sh\nexit 1\n");
+    unit(&mut contents, "Restart=no", "Restart=always\nRestartSec=10ms");
+    harms_nothing(&contents.pack("crash loop").unwrap().archive, "ApplicationStart", "did not become ready");
+}
+
+#[test]
+fn a_candidate_whose_unit_systemd_refuses_harms_nothing() {
+    let mut contents = contents();
+    unit(&mut contents, "Type=notify", "Type=nonsense\nExecStart=");
+    harms_nothing(&contents.pack("bad unit").unwrap().archive, "ApplicationStart", "did not become ready");
+}
+
+#[test]
+fn a_bundle_that_is_truncated_harms_nothing() {
+    let archive = good("truncated").archive;
+    harms_nothing(&archive[..archive.len() / 2], "DownloadBundle", "tar:");
+}
+
+#[test]
+fn a_bundle_that_is_damaged_harms_nothing() {
+    harms_nothing(&damaged(&good("damaged")), "AfterInstall", "SHA-256");
+}
+
+/// What it accepted is lost and counted, and nothing else is.
+#[test]
+fn a_candidate_that_is_ready_and_dies_costs_only_what_it_accepted() {
+    let (host, good) = (Host::boot(), good("good"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&good.archive).expect_success();
+    let load = Load::start(&host, Mode::Fresh, 10);
+    let candidate = script("dies", &dies_after(5));
+    let deployment = agent.deploy(&candidate.archive).expect_failure("ApplicationStart");
+    let report = load.stop();
+    says(&deployment, "was ready and died at once");
+    let accepted: u64 = host
+        .succeed(&format!("journalctl -o cat --no-pager -u 'app-{}@*'", candidate.id))
+        .lines()
+        .filter_map(|line| line.strip_prefix("accepted ")?.parse::<u64>().ok())
+        .sum();
+    assert_eq!((report.lost(), accepted), (5, 5), "{}", report.losses());
+    assert_converged(&host, good.id.as_str());
+}
+
+/// A host without a release must not be left with a socket that answers nobody.
+#[test]
+fn a_first_release_that_fails_leaves_nothing_listening_and_the_next_one_serves() {
+    let (host, good) = (Host::boot(), good("good"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&script("exits", "#!/bin/sh\nexit 1\n").archive).expect_failure("ApplicationStart");
+    assert_eq!(host.run("curl -s localhost").code, 7, "refused, and not left to wait");
+    assert_eq!(host.run("systemctl is-system-running").output.trim(), "running");
+    agent.deploy(&good.archive).expect_success();
+    assert_converged(&host, good.id.as_str());
+}

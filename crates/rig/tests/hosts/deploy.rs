@@ -1,0 +1,190 @@
+//! Deploy, replace, go back.
+
+use std::{
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use rig::{Agent, Host, Load, Mode};
+use serde_json::Value;
+
+use crate::bundles::{contents, good};
+
+pub fn status(host: &Host) -> Value {
+    serde_json::from_str(&host.succeed("releasectl status --json")).unwrap()
+}
+
+/// R9: one instance accepts, and it is of `release`.
+#[track_caller]
+pub fn assert_converged(host: &Host, release: &str) {
+    host.assert_serving(release);
+    let status = status(host);
+    let active: Vec<_> =
+        status["instances"].as_array().unwrap().iter().filter(|instance| instance["active"] == "active").collect();
+    assert_eq!(active.len(), 1, "{status:#}");
+    assert_eq!((&active[0]["release"], &active[0]["accepting"]), (&release.into(), &true.into()), "{status:#}");
+    assert_eq!((&status["current"], &status["socket"]), (&release.into(), &"active".into()), "{status:#}");
+    assert_eq!(host.run("systemctl is-system-running").output.trim(), "running");
+}
+
+/// R6, R7.
+#[test]
+fn a_first_deployment_serves_hardened_and_is_validated() {
+    let (host, bundle) = (Host::boot(), good("first"));
+    Agent::new(&host).deploy(&bundle.archive).expect_success();
+    assert_converged(&host, bundle.id.as_str());
+    let status = status(&host);
+    assert_eq!((&status["validated"], &status["provisional"]), (&bundle.id.as_str().into(), &false.into()));
+    assert!(host.succeed("curl -s localhost/lambros").contains("Hello, lambros!"));
+    assert!(host.succeed("curl -s localhost/version").contains(r#""label":"first""#));
+
+    let unit = status["instances"][0]["unit"].as_str().unwrap();
+    let exposure = host.succeed(&format!("systemd-analyze security --no-pager {unit} | tail -1"));
+    let exposure: f64 = exposure.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+    assert!(exposure <= 0.3, "{exposure}");
+    assert_eq!(host.succeed(&format!("systemctl show -p StatusText --value {unit}")).trim(), "serving on [::]:80");
+}
+
+fn ab(host: &Host) -> Child {
+    let mut command = std::process::Command::new("nsenter");
+    command.args(["-t", &host.leader().to_string(), "-n", "--", "ab", "-q", "-c", "10", "-n", "30000"]);
+    command.arg("http://127.0.0.1/lambros").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[track_caller]
+fn assert_none_failed(mut ab: Child) {
+    assert!(matches!(ab.try_wait(), Ok(None)), "ab ended before the change did: it has shown nothing");
+    let output = ab.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    assert_eq!((value("Complete requests:"), value("Failed requests:")), (Some("30000"), Some("0")), "{text}");
+}
+
+#[test]
+fn ab_fails_no_request_across_ten_deployments_and_ten_rollbacks() {
+    let host = Host::boot();
+    let (one, two) = (good("one"), good("two"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&one.archive).expect_success();
+    for _ in 0..10 {
+        let clients = ab(&host);
+        agent.deploy(&two.archive).expect_success();
+        assert_none_failed(clients);
+        host.assert_serving(two.id.as_str());
+
+        let clients = ab(&host);
+        host.succeed("releasectl rollback");
+        assert_none_failed(clients);
+        host.assert_serving(one.id.as_str());
+    }
+    assert_converged(&host, one.id.as_str());
+}
+
+#[test]
+fn clients_of_every_kind_lose_nothing_across_a_deployment_and_a_rollback() {
+    let host = Host::boot();
+    let (one, two) = (good("one"), good("two"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&one.archive).expect_success();
+    let loads = Mode::ALL.map(|mode| Load::start(&host, mode, 10));
+    agent.deploy(&two.archive).expect_success();
+    host.succeed("releasectl rollback");
+    for report in loads.map(Load::stop) {
+        assert_eq!((report.lost(), report.losses().as_str()), (0, "none"), "{}", report.mode);
+        assert!(report.sent() > 0, "{}: nothing was sent", report.mode);
+    }
+    assert_converged(&host, one.id.as_str());
+}
+
+#[test]
+fn a_revision_that_is_installed_is_not_copied_again_and_gets_a_fresh_process() {
+    let (host, bundle) = (Host::boot(), good("one"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&bundle.archive).expect_success();
+    let inode = format!("stat -c %i /opt/app/releases/{}/bin/app", bundle.id);
+    let (inode_before, before) = (host.succeed(&inode), status(&host)["instances"][0]["n"].clone());
+    agent.deploy(&bundle.archive).expect_success();
+    assert_eq!(host.succeed(&inode), inode_before);
+    assert_ne!(status(&host)["instances"][0]["n"], before);
+    assert_converged(&host, bundle.id.as_str());
+}
+
+#[test]
+fn rollbacks_go_further_back_each_time_and_bring_the_units_back() {
+    let host = Host::boot();
+    let bundles = ["one", "two", "three"].map(good);
+    let mut agent = Agent::new(&host);
+    for bundle in &bundles {
+        agent.deploy(&bundle.archive).expect_success();
+    }
+    let [one, two, three] = bundles.map(|bundle| bundle.id);
+    host.succeed(&format!("rm /etc/systemd/system/app-{two}@.service"));
+    host.succeed("releasectl rollback");
+    assert_converged(&host, two.as_str());
+    host.succeed(&format!("test -f /etc/systemd/system/app-{two}@.service"));
+    host.succeed("releasectl rollback");
+    assert_converged(&host, one.as_str());
+    let said = host.fail("releasectl rollback");
+    assert!(said.contains("no validated release was activated before"), "{said}");
+    host.succeed(&format!("releasectl rollback {three}"));
+    assert_converged(&host, three.as_str());
+    assert_eq!(status(&host)["provisional"], false, "a release that one goes back to is validated at once");
+}
+
+/// R11.
+#[test]
+fn a_socket_that_differs_stays_the_hosts_until_it_is_applied() {
+    let (host, one) = (Host::boot(), good("one"));
+    let mut other = contents();
+    let socket = String::from_utf8(other.get("units/app.socket").unwrap().to_vec()).unwrap();
+    other.put("units/app.socket", 0o644, socket.replace("Backlog=4096", "Backlog=100").as_bytes());
+    let other = other.pack("other socket").unwrap();
+    let mut agent = Agent::new(&host);
+    agent.deploy(&one.archive).expect_success();
+    let deployment = agent.deploy(&other.archive).expect_success();
+    assert!(deployment.last().tail().contains("releasectl socket apply"), "{}", deployment.last().tail());
+    let backlog = || host.succeed("systemctl show -p Backlog --value app.socket").trim().to_owned();
+    assert_eq!(backlog(), "4096");
+    let said = host.succeed("releasectl socket apply");
+    assert!(said.contains("listens again after"), "{said}");
+    assert_eq!(backlog(), "100");
+    assert_converged(&host, other.id.as_str());
+    host.succeed("releasectl rollback");
+    assert_converged(&host, one.id.as_str());
+}
+
+/// The two deployments of design.md that look easy: neither waits for a drain.
+#[test]
+fn going_back_and_deploying_again_wait_for_no_drain() {
+    let host = Host::boot();
+    let (one, two) = (good("one"), good("two"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&one.archive).expect_success();
+    let slow = || host.command("curl").args(["-s", "localhost/slow?ms=20000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let requests = |count: u64| {
+        let in_flight = format!("cat /run/app/*.json | grep -o '\"requests\":{count}'");
+        move |host: &Host| host.run(&in_flight).code == 0
+    };
+    let draining = slow();
+    // The file is written at each change of state, so it shows the request once its instance retires.
+    host.wait_until("the slow request has arrived", |host| {
+        host.run("ss -Htn state established '( sport = :80 )' | grep .").code == 0
+    });
+    agent.deploy(&two.archive).expect_success();
+    host.wait_until("the old instance drains", requests(1));
+
+    let began = Instant::now();
+    host.succeed("releasectl rollback");
+    host.assert_serving(one.id.as_str());
+    assert!(began.elapsed() < Duration::from_secs(1), "the rollback took {:?}", began.elapsed());
+
+    let began = Instant::now();
+    host.succeed(&format!("releasectl activate {}", one.id));
+    host.assert_serving(one.id.as_str());
+    assert!(began.elapsed() < Duration::from_secs(1), "the second activation took {:?}", began.elapsed());
+
+    let answer = draining.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), "after 20000 ms\n");
+    host.wait_until("the drained instance is gone", |host| status(host)["instances"].as_array().unwrap().len() == 1);
+    assert_converged(&host, one.id.as_str());
+}

@@ -1,0 +1,9 @@
+//! The whole story on real hosts: systemd, sockets, signals and kills as they are.
+
+mod boot;
+mod bundles;
+mod candidates;
+mod deploy;
+mod drain;
+mod input;
+mod rigging;

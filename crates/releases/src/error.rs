@@ -39,6 +39,14 @@ pub enum Error {
         /// How it differs.
         fault: String,
     },
+    /// A release's unit that the host would not be safe with.
+    #[error("{}: lacks the line {line}; take the rest of your changes to a drop-in or leave that line", path.display())]
+    Unit {
+        /// The unit.
+        path: PathBuf,
+        /// What every release's unit must say.
+        line: String,
+    },
     /// A release that is not in the store.
     #[error("release {0} is not installed; `releasectl list` shows what is")]
     NotInstalled(ReleaseId),

@@ -24,6 +24,7 @@ pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
     let (manifest, id) = Manifest::read(bundle)?;
     check_machine(bundle, &manifest)?;
     tree::verify(bundle, &manifest)?;
+    units::check_own(bundle)?;
     let locked = store.lock("install")?;
     match store.release(&id).and_then(|release| tree::verify(&release.folder, &release.manifest)) {
         Ok(()) => say(&format!("release {id} ({}) is installed already", manifest.label)),

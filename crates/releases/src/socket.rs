@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use crate::{Error, Result, Store, boot, host::say, store::Link, systemd, units};
+use crate::{Error, Result, Store, boot, host::say, store::Link, switch, systemd, units};
 
 /// Replaces the host's `app.socket` by the current release's, and says for how long connections were refused.
 ///
-/// systemd cannot change a socket that instances hold, so all of them are retired first, and what they have in flight
-/// is waited for: an outage as long as the longest drain.
+/// systemd cannot listen again while an instance holds the old socket, so all of them retire: connections are refused
+/// until the new socket listens, and wait in its queue until an instance is READY. What is in flight drains as always.
 ///
 /// # Errors
 /// [`Error::NothingCurrent`]; [`Error::Command`] where systemd refuses the new socket.
@@ -22,10 +22,11 @@ pub fn apply(store: &Store) -> Result<()> {
         say("the host's app.socket is the current release's already");
         return Ok(());
     }
-    say("stopping the socket and every instance: connections are refused from now on");
+    units::put_socket(&locked, &release)?;
+    say("every instance retires: connections are refused from now on");
     let began = Instant::now();
     systemd::stop(store.host(), systemd::SOCKET)?;
-    units::put_socket(&locked, &release)?;
+    switch::retire(&locked, None)?;
     systemd::start_unit(store.host(), systemd::SOCKET)?;
     say(&format!("the socket listens again after {} ms", began.elapsed().as_millis()));
     drop(locked);

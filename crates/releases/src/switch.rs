@@ -95,8 +95,7 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
     let shown = systemd::show(host, instance).unwrap_or_default();
     let log = systemd::last_lines(host, instance, LOG_LINES);
     // Its unit may say Restart=, so it is stopped even where it has failed.
-    let ended = systemd::stop(host, &instance.unit()).and_then(|()| systemd::reset_failed(host, &instance.unit()));
-    if let Err(error) = ended {
+    if let Err(error) = systemd::stop(host, &instance.unit()).and_then(|()| tidy(store)) {
         say(&error.to_string());
     }
     if store.named_by(Link::Current).is_none() {
@@ -110,8 +109,13 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
 
 /// Tells every other instance to retire, and returns when each has said that it accepts no more.
 pub fn retire_others(store: &Locked, instance: &Instance) -> Result<()> {
+    retire(store, Some(instance))
+}
+
+/// Tells all instances but one to retire; those that have said that they accept no more hold the socket no more.
+pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<()> {
     let host = store.host();
-    let others: Vec<_> = up(store)?.into_iter().filter(|other| other != instance).collect();
+    let others: Vec<_> = up(store)?.into_iter().filter(|other| Some(other) != kept).collect();
     for other in &others {
         systemd::retire(host, other)?;
     }

@@ -1,6 +1,9 @@
 //! The host's units, as releases bring them.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     Error, ReleaseId, Result,
@@ -31,6 +34,18 @@ pub fn prepare(store: &Locked, release: &Release) -> Result<()> {
         reload(store)?;
     }
     link_tool(store)
+}
+
+/// What a release's own unit must say, or the host is not safe with it: READY comes from the release itself, and
+/// O_NONBLOCK, which belongs to the socket, is as in every other service on it (systemd.service(5)).
+pub fn check_own(bundle: &Path) -> Result<()> {
+    let path = bundle.join("units/app@.service");
+    let text = fs::read_to_string(&path).map_err(Error::disk("read", &path))?;
+    let needed = ["Type=notify", "NonBlocking=yes", "Restart=no", "StartLimitIntervalSec=0"];
+    match needed.into_iter().find(|line| !text.lines().any(|there| there.trim() == *line)) {
+        Some(line) => Err(Error::Unit { path, line: line.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// Puts the release's own unit in place as `app-<id>@.service`, as when it was first installed.

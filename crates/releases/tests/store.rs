@@ -41,6 +41,9 @@ impl Files {
                 "units/app.service" => {
                     "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n".to_owned()
                 }
+                "units/app@.service" => {
+                    format!("# {label}\nStartLimitIntervalSec=0\nType=notify\nNonBlocking=yes\nRestart=no\n")
+                }
                 _ => format!("{path} of {label}\n"),
             };
             fs::create_dir_all(at.parent().unwrap()).unwrap();

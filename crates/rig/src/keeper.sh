@@ -18,7 +18,8 @@ unshare --mount --propagation private --pid --fork --kill-child --mount-proc -- 
   mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
   # The machine lends its system, not its state: nothing that it enabled, no product, no logs.
   cd root
-  : >etc/machine-id
+  tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
+  echo "$1" >etc/hostname
   rm -rf etc/systemd/system/*.wants etc/systemd/system/*.requires etc/systemd/system/app* \
     opt/app opt/codedeploy-agent etc/app var/lib/app usr/local/bin/releasectl var/log/journal
   mkdir -p var/log/journal

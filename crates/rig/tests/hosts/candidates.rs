@@ -56,15 +56,23 @@ fn a_candidate_whose_readyz_is_503_harms_nothing() {
 fn a_candidate_that_crash_loops_harms_nothing_and_is_stopped() {
     let mut contents = contents();
     contents.put("bin/app", 0o755, b"#!/bin/sh\nexit 1\n");
-    unit(&mut contents, "Restart=no", "Restart=always\nRestartSec=10ms");
+    // A later line wins, so the line that install asks for does not stop it.
+    unit(&mut contents, "Restart=no", "Restart=no\nRestart=always\nRestartSec=10ms");
     harms_nothing(&contents.pack("crash loop").unwrap().archive, "ApplicationStart", "did not become ready");
 }
 
 #[test]
 fn a_candidate_whose_unit_systemd_refuses_harms_nothing() {
     let mut contents = contents();
-    unit(&mut contents, "Type=notify", "Type=nonsense\nExecStart=");
+    unit(&mut contents, "ExecStart=/opt", "ExecStart=not/absolute");
     harms_nothing(&contents.pack("bad unit").unwrap().archive, "ApplicationStart", "did not become ready");
+}
+
+#[test]
+fn a_candidate_that_would_not_say_ready_itself_harms_nothing() {
+    let mut contents = contents();
+    unit(&mut contents, "Type=notify", "Type=simple");
+    harms_nothing(&contents.pack("simple").unwrap().archive, "AfterInstall", "lacks the line Type=notify");
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn a_test_that_panics_leaves_nothing() {
 fn a_rig_that_is_interrupted_or_killed_leaves_nothing() {
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
         let (mut rig, name) = rig_with_a_host();
+        assert!(!leftovers(&name).is_empty(), "the test must see a host that is there");
         kill_process(Pid::from_child(&rig), signal).unwrap();
         rig.wait().unwrap();
         let began = Instant::now();

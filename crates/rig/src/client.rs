@@ -100,3 +100,64 @@ fn parse(bytes: &[u8]) -> Result<Option<Answer>, httparse::Error> {
     let is_reusable = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     Ok(Some(Answer { outcome, body: body.to_vec(), is_reusable }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+
+    /// What one request to a server that sends `answer` and then ends comes to.
+    async fn outcome_of(answer: &'static [u8], read_first: bool) -> Outcome {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            if read_first {
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+            } else {
+                // Closing with the request unread sends a reset (RFC 9293, 3.6.1).
+                while stream.peek(&mut [0]).unwrap() == 0 {}
+            }
+            stream.write_all(answer).unwrap();
+        });
+        let outcome = Connection::open(address).await.unwrap().get("/").await.outcome;
+        server.join().unwrap();
+        outcome
+    }
+
+    #[tokio::test]
+    async fn every_end_of_a_request_has_its_own_outcome() {
+        assert_eq!(outcome_of(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", true).await, Outcome::Answered);
+        assert_eq!(outcome_of(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", true).await, Outcome::WrongStatus);
+        assert_eq!(outcome_of(b"", true).await, Outcome::Closed);
+        assert_eq!(outcome_of(b"", false).await, Outcome::Reset);
+        assert_eq!(outcome_of(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no", true).await, Outcome::Truncated);
+        assert_eq!(outcome_of(b"HTTP/1.1 200 O", true).await, Outcome::Truncated);
+        assert_eq!(outcome_of(b"SSH-2.0-nonsense\r\n", true).await, Outcome::WrongBody);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_on_refuses() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(Connection::open(address).await.is_err());
+        let report = crate::Load::start_at(address, crate::Mode::Fresh, 1);
+        thread::sleep(Duration::from_millis(30));
+        let report = report.stop();
+        assert!(report.sent() > 0);
+        assert_eq!(report.outcomes.keys().collect::<Vec<_>>(), [&Outcome::Refused]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_idle_is_seen_before_anything_is_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connection = Connection::open(listener.local_addr().unwrap()).await.unwrap();
+        assert!(!connection.is_closed_while_idle(Duration::from_millis(1)).await);
+        drop(listener.accept().unwrap());
+        assert!(connection.is_closed_while_idle(Duration::from_secs(60)).await);
+    }
+}

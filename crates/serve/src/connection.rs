@@ -7,10 +7,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -30,6 +27,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     drain::{Count, Watch},
+    exchange::{Exchange, Message},
     io::{Io, Peer, Stream},
 };
 
@@ -144,44 +142,6 @@ async fn http2(io: Io, peer: Peer, router: Router, mut watch: Watch) {
     }
 }
 
-/// Whether a message is under way on a connection.
-#[derive(Debug, Default)]
-pub(crate) struct Exchange {
-    /// Bytes have arrived that no handler has been given yet: the beginning of a head.
-    partial: AtomicBool,
-    /// Requests whose responses have not ended.
-    requests: AtomicU64,
-}
-
-impl Exchange {
-    pub(crate) fn has_read(&self, bytes: usize) {
-        if bytes > 0 {
-            self.partial.store(true, Ordering::Release);
-        }
-    }
-
-    fn has_begun(&self) -> bool {
-        self.partial.load(Ordering::Acquire) || self.requests.load(Ordering::Acquire) > 0
-    }
-
-    fn begin(self: &Arc<Self>) -> Message {
-        self.requests.fetch_add(1, Ordering::Release);
-        self.partial.store(false, Ordering::Release);
-        Message(self.clone())
-    }
-}
-
-/// A request whose response has not ended.
-struct Message(Arc<Exchange>);
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // What was read meanwhile was the request's body; a next head is parsed as soon as this response has ended.
-        self.0.partial.store(false, Ordering::Release);
-        self.0.requests.fetch_sub(1, Ordering::Release);
-    }
-}
-
 /// Asks the router.
 struct Answer {
     router: Router,
@@ -261,19 +221,6 @@ mod tests {
         assert_eq!(protocol_of(b"PO"), Some(Protocol::Http1));
         assert_eq!(protocol_of(PREFACE), Some(Protocol::Http2));
         assert_eq!(protocol_of(&PREFACE[..23]), None);
-    }
-
-    #[test]
-    fn half_a_head_and_a_response_that_has_not_ended_are_under_way() {
-        let exchange = Arc::new(Exchange::default());
-        assert!(!exchange.has_begun(), "fresh");
-        exchange.has_read(3);
-        assert!(exchange.has_begun(), "half a head");
-        let message = exchange.begin();
-        exchange.has_read(9);
-        assert!(exchange.has_begun(), "busy");
-        drop(message);
-        assert!(!exchange.has_begun(), "idle");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::{connection::Exchange, drain::Open};
+use crate::{drain::Open, exchange::Exchange};
 
 /// How long the end of the client's bytes is waited for after ours.
 const LINGER: Duration = Duration::from_secs(1);

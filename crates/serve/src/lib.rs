@@ -33,6 +33,7 @@ mod config;
 mod connection;
 mod drain;
 mod error;
+mod exchange;
 mod io;
 mod listener;
 mod notify;

@@ -206,10 +206,11 @@ async fn wait_after(error: &io::Error) {
 /// Waits until every connection has ended; at the deadline, or when told to stop again, cuts what is left.
 async fn drain(config: &Config, reporter: &Reporter, mut signal: drain::Signal, stop: &mut Stop) {
     let deadline = Instant::now() + config.drain;
+    // Before anybody hears of it: each response from here on says that it is the last.
+    signal.retire();
     notify::extend(config.drain + MARGIN);
     notify::stopping(&format!("retiring: {}", reporter.open()));
     tracing::info!(open = reporter.open(), "retiring");
-    signal.retire();
     let (mut second, mut alive) = (interval(EACH_SECOND), Alive::new());
     loop {
         tokio::select! {

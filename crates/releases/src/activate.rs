@@ -94,10 +94,9 @@ pub(crate) fn warn_of_socket(store: &Store, release: &Release) {
 
 fn verdict(store: &Store, id: &ReleaseId) -> String {
     match store.named_by(Link::Validated) {
-        Some(validated) if validated == *id && has_passed(store, id) => {
-            format!("release {id} is current and validated")
-        }
-        _ => format!("release {id} is provisional until `releasectl validate`"),
+        Some(validated) if validated != *id => format!("release {id} is provisional until `releasectl validate`"),
+        _ if has_passed(store, id) => format!("release {id} is current and validated"),
+        _ => format!("release {id} is the first; it has yet to pass `releasectl validate`"),
     }
 }
 

@@ -60,14 +60,14 @@ fn start(store: &Locked, release: &Release) -> Result<()> {
     switch::retire_others(store, &instance)
 }
 
-/// What to serve: `current`, or, where it is lost or not whole, the newest sound release that ever was.
+/// What to serve: `current`, or, where it is lost or not whole, `validated`, or the newest that was ever activated.
 fn choose(store: &Locked) -> Result<Release> {
     let current = store.named_by(Link::Current);
-    let mut wanted: Vec<ReleaseId> = current.iter().cloned().chain(store.named_by(Link::Validated)).collect();
-    wanted.extend(store.records()?.iter().rev().filter_map(|record| match record {
-        Record::Activation { release, .. } => Some(release.clone()),
-        Record::Validation { .. } => None,
-    }));
+    let records = store.records()?;
+    let activated: Vec<ReleaseId> = records.iter().rev().filter_map(Record::activated).cloned().collect();
+    // The first release is `validated` from its install on; it must have been READY once.
+    let validated = store.named_by(Link::Validated).filter(|id| activated.contains(id));
+    let wanted = current.iter().cloned().chain(validated).chain(activated).collect::<Vec<_>>();
     let is_whole = |release: &Release| tree::verify(&release.folder, &release.manifest).is_ok();
     let found = wanted.iter().find_map(|id| store.release(id).ok().filter(is_whole)).ok_or(Error::NothingCurrent)?;
     if current.as_ref() != Some(&found.id) {

@@ -132,7 +132,8 @@ impl Host {
     /// Opens the lock file, which is made once and never replaced or removed.
     pub fn open_lock(&self, path: &Path) -> Result<fs::File> {
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o644);
+        // Root's alone: who can read a file can lock it.
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         options.open(path).map_err(Error::disk("open", path))
     }
 

@@ -10,7 +10,7 @@ use crate::{
     Error, Manifest, ReleaseId, Result, Store,
     host::say,
     manifest,
-    store::{Locked, Release},
+    store::{Link, Locked, Release},
     tree, units,
 };
 
@@ -29,6 +29,10 @@ pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
     match store.release(&id).and_then(|release| tree::verify(&release.folder, &release.manifest)) {
         Ok(()) => say(&format!("release {id} ({}) is installed already", manifest.label)),
         Err(_) => copy(&locked, bundle, &manifest, &id)?,
+    }
+    // `app.service` runs the tool of `validated`, and the socket may start it before anything was activated.
+    if store.named_by(Link::Validated).is_none() {
+        locked.point(Link::Validated, &id)?;
     }
     units::prepare(&locked, &Release { folder: store.folder(&id), id: id.clone(), manifest })?;
     Ok(id)

@@ -92,6 +92,8 @@ struct Shape {
 }
 
 fn main() -> ExitCode {
+    // Releases are readable by the service, whoever's shell this is run from.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -34,7 +34,7 @@ pub fn switch(store: &Locked, release: &Release, by: By) -> Result<Instance> {
     pace::note(store.host(), &release.id)?;
     start(store, &instance)?;
     store.record_activation(&instance, by)?;
-    // The links of a first release: `app.service` needs `validated`, so it comes first.
+    // Lost by the host: install points it at the first release.
     if store.named_by(Link::Validated).is_none() {
         store.point(Link::Validated, &release.id)?;
     }
@@ -161,8 +161,14 @@ pub fn tidy(store: &Locked) -> Result<()> {
     }
     let is_gone = |n: u64| !instances.iter().any(|(instance, active)| instance.n == n && active != "failed");
     let files = std::fs::read_dir(host.path(RUNTIME)).into_iter().flatten().flatten();
-    let ns = files.filter_map(|file| file.file_name().to_str()?.strip_suffix(".json")?.parse().ok());
-    ns.filter(|n| is_gone(*n)).try_for_each(|n: u64| host.remove(&host.path(RUNTIME).join(format!("{n}.json"))))
+    for path in files.map(|file| file.path()) {
+        // `<n>.json`, and what a killed instance left beside it.
+        let n = path.file_name().and_then(|name| name.to_str()?.split_once('.')?.0.parse().ok());
+        if n.is_some_and(is_gone) {
+            host.remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The instances that accept, or soon will, in order of `n`.

@@ -78,9 +78,13 @@ pub fn reset_failed(host: &Host, unit: &str) -> Result<()> {
     }
 }
 
-/// Reads unit files that changed under the same name.
-pub fn reload(host: &Host) -> Result<()> {
-    host.run("systemctl", &["daemon-reload"]).map(drop)
+/// Reads the unit files again, if systemd knows an older version of this one.
+pub fn reload_if_needed(host: &Host, unit: &str) -> Result<()> {
+    if property(host, unit, "NeedDaemonReload")? == "yes" {
+        host.run("systemctl", &["daemon-reload"]).map(drop)
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes units start at boot; works on the files of another host too.

@@ -43,6 +43,16 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// The release of an activation.
+    pub fn activated(&self) -> Option<&ReleaseId> {
+        match self {
+            Self::Activation { release, .. } => Some(release),
+            Self::Validation { .. } => None,
+        }
+    }
+}
+
 /// Reads the log. A line that is torn, damaged or of a later format costs only itself.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     match fs::read(path) {
@@ -84,20 +94,15 @@ pub fn highest_n(records: &[Record]) -> u64 {
 }
 
 /// The activations that did flip `current`.
-fn flipped<'a>(current: &'a ReleaseId, records: &'a [Record]) -> impl Iterator<Item = (&'a ReleaseId, By)> {
-    let activations: Vec<_> = records
-        .iter()
-        .filter_map(|record| match record {
-            Record::Activation { release, from, by, .. } => Some((release, from.as_ref(), *by)),
-            Record::Validation { .. } => None,
-        })
-        .collect();
-    let then_current = move |at: usize| activations.get(at + 1).map_or(Some(current), |(_, from, _)| *from);
-    let all = records.iter().filter_map(|record| match record {
-        Record::Activation { release, by, .. } => Some((release, *by)),
+fn flipped<'a>(current: &'a ReleaseId, records: &'a [Record]) -> Vec<(&'a ReleaseId, By)> {
+    let activations = records.iter().filter_map(|record| match record {
+        Record::Activation { release, from, by, .. } => Some((release, from.as_ref(), *by)),
         Record::Validation { .. } => None,
     });
-    all.enumerate().filter(move |(at, (release, _))| then_current(*at) == Some(*release)).map(|(_, found)| found)
+    let activations: Vec<_> = activations.collect();
+    let current_after = |at: usize| activations.get(at + 1).map_or(Some(current), |(_, from, _)| *from);
+    let flipped = activations.iter().enumerate().filter(|(at, (release, _, _))| current_after(*at) == Some(*release));
+    flipped.map(|(_, (release, _, by))| (*release, *by)).collect()
 }
 
 #[cfg(test)]

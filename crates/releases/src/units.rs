@@ -22,18 +22,24 @@ pub fn prepare(store: &Locked, release: &Release) -> Result<()> {
     host.make_folder(&host.path(UNITS))?;
     make_user(store, release)?;
     put_own(store, release)?;
-    let mut new = Vec::new();
     for unit in [systemd::BOOT, systemd::SOCKET] {
         if !path(store, unit).exists() {
             put(store, release, unit, unit)?;
-            new.push(unit);
         }
     }
+    // An install that was killed may have put them and not enabled them. A unit that an operator masked stays as it is.
+    let is_missing = |unit: &&str| !path(store, &wanted(unit)).is_symlink() && !path(store, unit).is_symlink();
+    let new: Vec<&str> = [systemd::BOOT, systemd::SOCKET].into_iter().filter(|unit| is_missing(unit)).collect();
     if !new.is_empty() {
         systemd::enable(host, &new)?;
-        reload(store)?;
     }
     link_tool(store)
+}
+
+/// The link by which `systemctl enable` makes a unit of ours start at boot.
+fn wanted(unit: &str) -> String {
+    let target = if unit == systemd::SOCKET { "sockets.target" } else { "multi-user.target" };
+    format!("{target}.wants/{unit}")
 }
 
 /// What a release's own unit must say, or the host is not safe with it: READY comes from the release itself, and
@@ -48,17 +54,16 @@ pub fn check_own(bundle: &Path) -> Result<()> {
     }
 }
 
-/// Puts the release's own unit in place as `app-<id>@.service`, as when it was first installed.
+/// Puts the release's own unit in place as `app-<id>@.service`, as when it was first installed. systemd reads it when a
+/// new instance is started, without being told.
 pub fn put_own(store: &Locked, release: &Release) -> Result<()> {
-    let name = own(&release.id);
-    let (is_new, changed) = (!path(store, &name).exists(), put(store, release, "app@.service", &name)?);
-    // systemd reads a unit whose name it has not seen without being told.
-    if changed && !is_new { reload(store) } else { Ok(()) }
+    put(store, release, "app@.service", &own(&release.id))
 }
 
 /// Makes `app.service` the one of a release that has just been validated.
 pub fn put_boot(store: &Locked, release: &Release) -> Result<()> {
-    if put(store, release, systemd::BOOT, systemd::BOOT)? { reload(store) } else { Ok(()) }
+    put(store, release, systemd::BOOT, systemd::BOOT)?;
+    systemd::reload_if_needed(store.host(), systemd::BOOT)
 }
 
 /// Whether the host's socket is not the one that the release brings.
@@ -69,7 +74,8 @@ pub fn socket_differs(store: &Store, release: &Release) -> bool {
 
 /// Writes the release's socket over the host's.
 pub fn put_socket(store: &Locked, release: &Release) -> Result<()> {
-    if put(store, release, systemd::SOCKET, systemd::SOCKET)? { reload(store) } else { Ok(()) }
+    put(store, release, systemd::SOCKET, systemd::SOCKET)?;
+    systemd::reload_if_needed(store.host(), systemd::SOCKET)
 }
 
 fn own(id: &ReleaseId) -> String {
@@ -80,16 +86,12 @@ fn path(store: &Store, unit: &str) -> PathBuf {
     store.host().path(UNITS).join(unit)
 }
 
-/// Copies a unit of the release, word for word; says whether anything changed.
-fn put(store: &Locked, release: &Release, from: &str, to: &str) -> Result<bool> {
+/// Copies a unit of the release, word for word, where it is not there already.
+fn put(store: &Locked, release: &Release, from: &str, to: &str) -> Result<()> {
     let source = release.folder.join("units").join(from);
     let text = fs::read(&source).map_err(Error::disk("read", &source))?;
     let target = path(store, to);
-    if fs::read(&target).is_ok_and(|there| there == text) {
-        return Ok(false);
-    }
-    store.host().write(&target, &text)?;
-    Ok(true)
+    if fs::read(&target).is_ok_and(|there| there == text) { Ok(()) } else { store.host().write(&target, &text) }
 }
 
 fn make_user(store: &Locked, release: &Release) -> Result<()> {
@@ -114,8 +116,4 @@ fn link_tool(store: &Locked) -> Result<()> {
         host.make_folder(folder)?;
     }
     host.link(&target, &link)
-}
-
-fn reload(store: &Locked) -> Result<()> {
-    if store.host().is_live() { systemd::reload(store.host()) } else { Ok(()) }
 }

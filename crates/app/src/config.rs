@@ -37,6 +37,15 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+impl Config {
+    /// Of an instance run by hand.
+    pub fn for_tests() -> Self {
+        let (log, request_limit) = (String::new(), Duration::from_secs(60));
+        Self { log, request_limit, state: None, release: Default::default(), label: None }
+    }
+}
+
 /// From the manifest beside `bin/`.
 fn label() -> Option<String> {
     let manifest = env::current_exe().ok()?.parent()?.parent()?.join("manifest.json");

@@ -92,3 +92,59 @@ impl Version {
         Self { release, label: config.label.clone(), version: env!("CARGO_PKG_VERSION"), started, instance }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Response};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            release: ("0123456789abcdef".to_owned(), "7".to_owned()),
+            label: Some("one".to_owned()),
+            ..Config::for_tests()
+        }
+    }
+
+    async fn get(config: Config, path: &str) -> Response<Body> {
+        router(config).oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn text(response: Response<Body>) -> String {
+        String::from_utf8(axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_greets() {
+        assert_eq!(text(get(config(), "/").await).await, "Hello, world!\n");
+        let response = get(config(), "/lambros").await;
+        assert!(response.headers().contains_key("x-request-id"));
+        assert_eq!(text(response).await, "Hello, lambros!\n");
+    }
+
+    #[tokio::test]
+    async fn version_names_release_label_and_instance() {
+        let version: serde_json::Value = serde_json::from_str(&text(get(config(), "/version").await).await).unwrap();
+        assert_eq!((&version["release"], &version["label"]), (&"0123456789abcdef".into(), &"one".into()));
+        assert_eq!((&version["instance"], &version["version"]), (&"7".into(), &env!("CARGO_PKG_VERSION").into()));
+        assert!(version["started"].as_u64().unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn without_its_state_it_is_alive_and_not_ready() {
+        let without = || Config { state: Some("/nowhere".into()), ..config() };
+        assert_eq!(get(without(), "/livez").await.status(), StatusCode::OK);
+        assert_eq!(get(without(), "/readyz").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get(config(), "/readyz").await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_takes_too_long_is_a_504_and_a_body_that_is_too_large_a_413() {
+        let hasty = Config { request_limit: Duration::from_millis(1), ..config() };
+        assert_eq!(get(hasty, "/slow?ms=10000").await.status(), StatusCode::GATEWAY_TIMEOUT);
+        let large = Request::get("/").header("content-length", LARGEST_BODY + 1).body(Body::empty()).unwrap();
+        assert_eq!(router(config()).oneshot(large).await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}

@@ -59,7 +59,7 @@ impl Host {
         let mut keeper = command.spawn().expect("sh starts");
         let says = BufReader::new(keeper.stdout.take().expect("its output is piped"));
         let mut host = Self { name, keeper, says, leader: 0 };
-        host.wait_for_boot(0);
+        host.wait_for_boot(0, "running");
         host
     }
 
@@ -179,9 +179,17 @@ impl Host {
     /// # Panics
     /// Where it does not come up.
     pub fn reboot(&mut self) {
+        self.reboot_to("running");
+    }
+
+    /// Reboots it and waits until systemd says `state`, such as `degraded` where a unit must have failed.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn reboot_to(&mut self, state: &str) {
         // nspawn ends with 133 when the system in it asks for a reboot.
         let _ = self.run("systemctl reboot");
-        self.wait_for_end("ended 133");
+        self.wait_for_end("ended 133", state);
     }
 
     /// Cuts it off at once, as a crash does, and boots it again on the same root.
@@ -191,7 +199,7 @@ impl Host {
     pub fn crash(&mut self) {
         let leader = i32::try_from(self.leader).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
         rustix::process::kill_process(leader, rustix::process::Signal::KILL).expect("the leader is ours");
-        self.wait_for_end("ended ");
+        self.wait_for_end("ended ", "running");
     }
 
     /// Its journal since the last boot, oldest first.
@@ -199,15 +207,15 @@ impl Host {
         self.run("journalctl --sync; journalctl --no-pager -b -n 200 -o short-precise").output
     }
 
-    fn wait_for_end(&mut self, expected: &str) {
+    fn wait_for_end(&mut self, expected: &str, state: &str) {
         let mut line = String::new();
         self.says.read_line(&mut line).expect("the keeper says how it ended");
         assert!(line.starts_with(expected), "{}: wanted {expected:?}, and the keeper said {line:?}", self.name);
         let before = std::mem::take(&mut self.leader);
-        self.wait_for_boot(before);
+        self.wait_for_boot(before, state);
     }
 
-    fn wait_for_boot(&mut self, before: u32) {
+    fn wait_for_boot(&mut self, before: u32, state: &str) {
         let began = Instant::now();
         while self.leader == 0 {
             assert!(began.elapsed() < PATIENCE, "{}: systemd does not come up", self.name);
@@ -215,10 +223,10 @@ impl Host {
             self.leader = leader_below(self.keeper.id()).filter(|leader| *leader != before).unwrap_or(0);
             thread::sleep(POLL);
         }
-        let is_up = |host: &Self| host.run("systemctl is-system-running").output.trim() == "running";
+        let is_up = |host: &Self| host.run("systemctl is-system-running").output.trim() == state;
         assert!(
             self.comes_true(is_up),
-            "{}: not `running`:\n{}",
+            "{}: not `{state}`:\n{}",
             self.name,
             self.run("systemctl is-system-running; systemctl list-jobs; systemctl --failed").output
         );

@@ -1,7 +1,7 @@
 //! Boot, and whatever dies: somebody serves what is current, at a pace.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -120,4 +120,32 @@ fn an_instance_that_dies_while_a_candidate_starts_is_replaced() {
         deployment.join().unwrap().expect_failure("ApplicationStart");
     });
     assert_converged(&host, good.id.as_str());
+}
+
+/// What was installed and never activated is not started, and a client that knocks all the time does not make systemd spin.
+#[test]
+fn a_host_that_was_installed_and_never_activated_serves_nothing_at_a_pace() {
+    let (mut host, bundle) = (Host::boot(), good("one"));
+    fs::write(host.path("/root/bundle.tgz"), &bundle.archive).unwrap();
+    host.succeed("mkdir /root/bundle && tar -xzf /root/bundle.tgz -C /root/bundle && /root/bundle/hooks/after-install");
+    host.reboot_to("degraded");
+    host.run("curl -s --max-time 5 localhost");
+    let tries = host.succeed("journalctl -b -o cat -u app.service | grep -c 'no release is current'");
+    assert!((1..=5).contains(&tries.trim().parse::<u32>().unwrap()), "{tries} tries in 5 s");
+    host.succeed("/root/bundle/hooks/application-start && /root/bundle/hooks/validate-service");
+    assert_converged(&host, bundle.id.as_str());
+}
+
+#[test]
+fn an_instance_that_hangs_is_ended_by_its_watchdog_and_replaced() {
+    let (host, bundle) = (Host::boot(), good("one"));
+    Agent::new(&host).deploy(&bundle.archive).expect_success();
+    let unit = status(&host)["instances"][0]["unit"].as_str().unwrap().to_owned();
+    host.succeed(&format!("systemctl kill -s STOP {unit}"));
+    host.wait_until("the watchdog ends it", |host| host.run(&format!("systemctl is-active {unit}")).code != 0);
+    assert!(host.succeed("curl -s --max-time 20 localhost/lambros").contains("Hello, lambros!"));
+    host.wait_until("boot has ended", |host| {
+        host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
+    });
+    assert_converged(&host, bundle.id.as_str());
 }

@@ -27,7 +27,7 @@ pub fn assert_converged(host: &Host, release: &str) {
     assert_eq!(host.run("systemctl is-system-running").output.trim(), "running");
 }
 
-/// R6, R7.
+/// R5, R6, R7.
 #[test]
 fn a_first_deployment_serves_hardened_and_is_validated() {
     let (host, bundle) = (Host::boot(), good("first"));
@@ -187,4 +187,47 @@ fn going_back_and_deploying_again_wait_for_no_drain() {
     assert_eq!(String::from_utf8_lossy(&answer.stdout), "after 20000 ms\n");
     host.wait_until("the drained instance is gone", |host| status(host)["instances"].as_array().unwrap().len() == 1);
     assert_converged(&host, one.id.as_str());
+}
+
+#[test]
+fn the_drop_in_of_the_readme_applies_to_every_release() {
+    let (host, bundle) = (Host::boot(), good("one"));
+    Agent::new(&host).deploy(&bundle.archive).expect_success();
+    let readme = std::fs::read_to_string(rig::workspace().join("README.md")).unwrap();
+    let path = "/etc/systemd/system/app-@.service.d/database.conf";
+    let (_, drop_in) = readme.split_once(&format!("# {path}\n")).unwrap();
+    let (drop_in, _) = drop_in.split_once("```").unwrap();
+    host.succeed(&format!("mkdir -p $(dirname {path}); cat >{path} <<'EOF'\n{drop_in}EOF\nsystemctl daemon-reload"));
+    host.succeed(&format!("releasectl activate {}", bundle.id));
+    let unit = status(&host)["instances"][0]["unit"].as_str().unwrap().to_owned();
+    let shown = host.succeed(&format!("systemctl show -p PrivateNetwork,RestrictAddressFamilies,IPAddressDeny {unit}"));
+    assert!(shown.contains("PrivateNetwork=no") && shown.contains("AF_INET6"), "{shown}");
+    assert_converged(&host, bundle.id.as_str());
+}
+
+#[test]
+fn two_deployments_at_once_take_turns_and_converge() {
+    let host = Host::boot();
+    let (one, two) = (good("one"), good("two"));
+    std::thread::scope(|scope| {
+        for bundle in [&one, &two] {
+            scope.spawn(|| Agent::new(&host).deploy(&bundle.archive).expect_success());
+        }
+    });
+    let current = status(&host)["current"].as_str().unwrap().to_owned();
+    assert!([one.id.as_str(), two.id.as_str()].contains(&current.as_str()));
+    assert_converged(&host, &current);
+}
+
+#[test]
+fn a_validation_of_what_is_no_longer_current_says_so_and_changes_nothing() {
+    let host = Host::boot();
+    let (one, two) = (good("one"), good("two"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&one.archive).expect_success();
+    agent.deploy(&two.archive).expect_success();
+    let said = host.succeed(&format!("releasectl validate {}", one.id));
+    assert!(said.contains(&format!("superseded by {}", two.id)), "{said}");
+    assert_converged(&host, two.id.as_str());
+    assert_eq!(status(&host)["validated"], two.id.as_str());
 }

@@ -8,7 +8,10 @@ use std::{
 
 use rig::{Agent, Host};
 
-use crate::{bundles::good, deploy::assert_converged};
+use crate::{
+    bundles::{contents, good, unit},
+    deploy::assert_converged,
+};
 
 fn connect() -> TcpStream {
     let stream = TcpStream::connect("127.0.0.1:80").unwrap();
@@ -51,4 +54,27 @@ fn connections_that_have_sent_nothing_half_a_head_or_one_request_are_answered_af
         }
     });
     assert_converged(&host, two.id.as_str());
+}
+
+/// sd_notify(3), EXTEND_TIMEOUT_USEC: the service's own deadline counts, not the unit's.
+#[test]
+fn a_drain_that_is_longer_than_the_units_stop_timeout_is_not_cut() {
+    let host = Host::boot();
+    let mut contents = contents();
+    unit(&mut contents, "TimeoutStopSec=45", "TimeoutStopSec=2");
+    let (one, two) = (contents.pack("one").unwrap(), good("two"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&one.archive).expect_success();
+    host.in_network(|| {
+        let mut slow = connect();
+        slow.write_all(b"GET /slow?ms=6000 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        // Accepted in order: once a later one is answered, this one has been accepted.
+        let mut later = connect();
+        later.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
+        later.read_to_string(&mut String::new()).unwrap();
+        agent.deploy(&two.archive).expect_success();
+        let mut text = String::new();
+        slow.read_to_string(&mut text).unwrap();
+        assert!(text.ends_with("after 6000 ms\n"), "{text:?}");
+    });
 }

@@ -70,7 +70,9 @@ fn a_rig_that_is_interrupted_or_killed_leaves_nothing() {
 
 /// A rig in a process of its own, whose host waits for ever.
 fn rig_with_a_host() -> (Child, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rig"));
+    // A shell's background job inherits an interrupt that is ignored.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_rig")]);
     command.args(["host", "--", "sh", "-c", "hostname; exec sleep infinity"]).stdout(Stdio::piped());
     let mut rig = command.spawn().unwrap();
     let mut name = String::new();

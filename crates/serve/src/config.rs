@@ -1,6 +1,6 @@
 //! What the environment says.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use crate::Error;
 
@@ -15,6 +15,8 @@ pub(crate) struct Config {
     pub ready: Duration,
     /// From SIGTERM until what is left is cut.
     pub drain: Duration,
+    /// The most connections that are open at once.
+    pub connections: u32,
     /// The release that this is, for the instance's file.
     pub release: String,
     /// The number of this instance.
@@ -30,20 +32,27 @@ impl Config {
             listen: text("APP_LISTEN")?.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             ready: seconds("APP_READY_SECONDS", 20)?,
             drain: seconds("APP_DRAIN_SECONDS", 30)?,
+            connections: number("APP_CONNECTIONS", 16_384, 1..=1_000_000, "expected a whole number, 1 to 1000000")?
+                as u32,
             release: text("APP_RELEASE")?.unwrap_or_else(|| "dev".to_owned()),
-            n: number("APP_INSTANCE", 0, u64::MAX, "expected a whole number")?,
+            n: number("APP_INSTANCE", 0, 0..=u64::MAX, "expected a whole number")?,
             runtime,
         })
     }
 }
 
 fn seconds(variable: &'static str, default: u64) -> Result<Duration, Error> {
-    number(variable, default, LONGEST, "expected whole seconds, 0 to 86400").map(Duration::from_secs)
+    number(variable, default, 0..=LONGEST, "expected whole seconds, 0 to 86400").map(Duration::from_secs)
 }
 
-fn number(variable: &'static str, default: u64, most: u64, expected: &'static str) -> Result<u64, Error> {
+fn number(
+    variable: &'static str,
+    default: u64,
+    range: RangeInclusive<u64>,
+    expected: &'static str,
+) -> Result<u64, Error> {
     let Some(value) = text(variable)? else { return Ok(default) };
-    let number = value.parse().ok().filter(|number| *number <= most);
+    let number = value.parse().ok().filter(|number| range.contains(number));
     number.ok_or(Error::Variable { variable, value, expected })
 }
 

@@ -3,24 +3,30 @@
 //! It is over when the last [`Open`] has been dropped. Nothing is polled for that.
 
 use std::{
+    collections::BTreeMap,
+    convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use axum::extract::FromRequestParts;
+use hyper::http::request::Parts;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
     time::{Instant, sleep_until},
 };
+
+use crate::exchange::{Cut, Exchange};
 
 /// How long, from the signal on, a connection that has nothing in flight is kept for a request that may be on its way.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// What connections are told.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Phase {
+pub(crate) enum Phase {
     Serving,
     Retiring(Instant),
     Cut,
@@ -73,17 +79,30 @@ impl Watch {
     }
 
     /// Counts a connection for as long as what is returned lives.
-    pub(crate) fn open(&self) -> Open {
-        Open { _count: Count::new(&self.counts, |counts| &counts.connections), _alive: self.alive.clone() }
+    pub(crate) fn open(&self, permit: OwnedSemaphorePermit) -> Open {
+        let (counts, exchange) = (self.counts.clone(), Arc::new(Exchange::default()));
+        let id = counts.accepted.fetch_add(1, Ordering::Relaxed);
+        counts.open().insert(id, exchange.clone());
+        Open { id, counts, exchange, _permit: permit, _alive: self.alive.clone() }
     }
 
     /// Counts a request for as long as what is returned lives.
     pub(crate) fn request(&self) -> Count {
-        Count::new(&self.counts, |counts| &counts.requests)
+        Count::new(&self.counts)
+    }
+
+    /// What has arrived on a connection after its end, and got no answer.
+    pub(crate) fn count_late_bytes(&self, bytes: u64) {
+        self.counts.late_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn is_retiring(&self) -> bool {
         *self.phase.borrow() != Phase::Serving
+    }
+
+    /// For handlers.
+    pub(crate) fn retiring(&self) -> Retiring {
+        Retiring(Some(self.phase.clone()))
     }
 
     /// Returns when the instance retires.
@@ -105,47 +124,110 @@ impl Watch {
     }
 }
 
-/// How much is open; the numbers follow from the guards alone.
+/// Tells a handler that its instance retires, so that what would go on for ever can end politely: its client comes back,
+/// and finds the next release.
+///
+/// An extractor. Where nobody serves the router (a test), it never tells.
+///
+/// ```
+/// # use std::time::Duration;
+/// async fn work(mut retiring: serve::Retiring) -> &'static str {
+///     tokio::select! {
+///         () = retiring.begun() => "come back",
+///         () = tokio::time::sleep(Duration::from_secs(600)) => "done",
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Retiring(Option<watch::Receiver<Phase>>);
+
+impl Retiring {
+    /// Returns when the instance has been told to retire; at once if it has been. Cancel safe.
+    pub async fn begun(&mut self) {
+        match &mut self.0 {
+            // An error is the end of the server.
+            Some(phase) => drop(phase.wait_for(|phase| *phase != Phase::Serving).await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Retiring {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
+    }
+}
+
+/// What is open. The numbers follow from the guards alone.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    connections: AtomicU64,
+    accepted: AtomicU64,
     requests: AtomicU64,
+    late_bytes: AtomicU64,
+    open: Mutex<BTreeMap<u64, Arc<Exchange>>>,
 }
 
 impl Counts {
     pub(crate) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
+        self.open().len() as u64
     }
 
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn late_bytes(&self) -> u64 {
+        self.late_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Everything that is open, the oldest first.
+    pub(crate) fn describe(&self) -> Vec<Cut> {
+        self.open().values().flat_map(|exchange| exchange.describe()).collect()
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Exchange>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Open {
-    _count: Count,
+    id: u64,
+    counts: Arc<Counts>,
+    exchange: Arc<Exchange>,
+    _permit: OwnedSemaphorePermit,
     _alive: mpsc::Sender<()>,
 }
 
-/// One of something that is counted.
-#[derive(Debug)]
-pub(crate) struct Count {
-    counts: Arc<Counts>,
-    which: fn(&Counts) -> &AtomicU64,
+impl Open {
+    pub(crate) fn exchange(&self) -> Arc<Exchange> {
+        self.exchange.clone()
+    }
 }
 
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counts.open().remove(&self.id);
+    }
+}
+
+/// A request that is counted.
+#[derive(Debug)]
+pub(crate) struct Count(Arc<Counts>);
+
 impl Count {
-    fn new(counts: &Arc<Counts>, which: fn(&Counts) -> &AtomicU64) -> Self {
-        which(counts).fetch_add(1, Ordering::Relaxed);
-        Self { counts: counts.clone(), which }
+    fn new(counts: &Arc<Counts>) -> Self {
+        counts.requests.fetch_add(1, Ordering::Relaxed);
+        Self(counts.clone())
     }
 }
 
 impl Drop for Count {
     fn drop(&mut self) {
-        (self.which)(&self.counts).fetch_sub(1, Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -156,7 +238,8 @@ mod tests {
     #[tokio::test]
     async fn the_drain_is_over_when_the_last_connection_is_dropped() {
         let (mut signal, watch) = channel();
-        let (counts, open) = (watch.counts(), watch.open());
+        let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (counts, open) = (watch.counts(), watch.open(permit));
         assert_eq!(counts.connections(), 1);
         drop(watch);
         signal.retire();

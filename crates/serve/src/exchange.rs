@@ -1,46 +1,232 @@
 //! Where a connection is in its exchange of messages.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-/// Whether a message is under way on a connection.
-#[derive(Debug, Default)]
+use axum::extract::MatchedPath;
+use tokio::{sync::Notify, time::Instant};
+
+/// The length of a body that does not say how long it is.
+const UNKNOWN: u64 = u64::MAX;
+
+/// What may be read from a connection now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Wants {
+    /// The head of the next request.
+    Head,
+    /// So many bytes of a body.
+    Body(u64),
+    /// Nothing: a request has been read to its end, and its response has not ended.
+    Nothing,
+    /// Whatever comes: it is HTTP no more.
+    Raw,
+}
+
+/// What is under way on a connection.
+#[derive(Debug)]
 pub(crate) struct Exchange {
-    /// Bytes have arrived that no handler has been given yet: the beginning of a head.
+    accepted: Instant,
+    /// A head has begun to arrive that no handler has been given yet.
     partial: AtomicBool,
+    /// Bytes of the next message have been read.
+    ahead: AtomicBool,
+    /// Upgraded.
+    raw: AtomicBool,
+    /// Of the body that is being read.
+    left: AtomicU64,
     /// Requests whose responses have not ended.
     requests: AtomicU64,
+    in_flight: Mutex<InFlight>,
+    /// A response has ended.
+    ended: Notify,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    requests: Vec<Arc<Asked>>,
+    /// When the last one ended, or the connection was accepted.
+    idle_since: Instant,
+}
+
+/// A request that was given to the router.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    began: Instant,
+    route: OnceLock<MatchedPath>,
+    answered: AtomicBool,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        let accepted = Instant::now();
+        Self {
+            accepted,
+            partial: AtomicBool::default(),
+            ahead: AtomicBool::default(),
+            raw: AtomicBool::default(),
+            left: AtomicU64::default(),
+            requests: AtomicU64::default(),
+            in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since: accepted }),
+            ended: Notify::new(),
+        }
+    }
 }
 
 impl Exchange {
-    pub(crate) fn has_read(&self, bytes: usize) {
-        if bytes > 0 {
-            self.partial.store(true, Ordering::Release);
+    pub(crate) fn wants(&self) -> Wants {
+        let left = self.left.load(Ordering::Acquire);
+        if self.raw.load(Ordering::Acquire) {
+            Wants::Raw
+        } else if left > 0 {
+            Wants::Body(left)
+        } else if self.in_flight() {
+            Wants::Nothing
+        } else {
+            Wants::Head
         }
     }
 
-    pub(crate) fn has_begun(&self) -> bool {
-        self.partial.load(Ordering::Acquire) || self.requests.load(Ordering::Acquire) > 0
+    pub(crate) fn set_partial(&self, partial: bool) {
+        self.partial.store(partial, Ordering::Release);
     }
 
-    pub(crate) fn begin(self: &Arc<Self>) -> Message {
-        self.requests.fetch_add(1, Ordering::Release);
+    pub(crate) fn set_ahead(&self, ahead: bool) {
+        self.ahead.store(ahead, Ordering::Release);
+    }
+
+    /// From now on the bytes belong to whom the connection is upgraded for.
+    pub(crate) fn upgrade(&self) {
+        self.raw.store(true, Ordering::Release);
+    }
+
+    /// Counts what was read of the body.
+    pub(crate) fn took(&self, bytes: usize) {
+        let less = |left: u64| (left != UNKNOWN).then(|| left.saturating_sub(bytes as u64));
+        // An unknown length stays unknown.
+        let _ = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    /// The body has been read to its end.
+    pub(crate) fn body_ended(&self) {
+        self.left.store(0, Ordering::Release);
+    }
+
+    pub(crate) fn in_flight(&self) -> bool {
+        self.requests.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether something of a message has arrived that has not been answered to its end.
+    pub(crate) fn has_begun(&self) -> bool {
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        flag(&self.partial) || flag(&self.ahead) || self.left.load(Ordering::Acquire) > 0 || self.in_flight()
+    }
+
+    /// Whether the request has been read to its end, and bytes that follow it too.
+    pub(crate) fn has_read_on(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0 && self.ahead.load(Ordering::Acquire)
+    }
+
+    /// Whether the request has been read to its end.
+    pub(crate) fn is_read(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.requests().idle_since
+    }
+
+    /// Returns after the end of a response; at once where one has ended since the last call.
+    pub(crate) async fn response_ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Gives a request to the router. `length` is its body's, where it says so.
+    pub(crate) fn begin(self: &Arc<Self>, length: Option<u64>) -> Message {
+        let asked = Arc::new(Asked { began: Instant::now(), route: OnceLock::new(), answered: AtomicBool::default() });
+        self.left.store(length.unwrap_or(UNKNOWN), Ordering::Release);
+        self.requests().requests.push(asked.clone());
+        self.requests.fetch_add(1, Ordering::AcqRel);
         self.partial.store(false, Ordering::Release);
-        Message(self.clone())
+        Message { exchange: self.clone(), asked }
+    }
+
+    /// What is open here, one entry for each request, or one for the connection.
+    pub(crate) fn describe(&self) -> Vec<Cut> {
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        let kind = if flag(&self.raw) {
+            "upgraded"
+        } else if flag(&self.partial) {
+            "head"
+        } else {
+            "idle"
+        };
+        let InFlight { requests, idle_since } = &*self.requests();
+        if requests.is_empty() {
+            let since = if kind == "upgraded" { self.accepted } else { *idle_since };
+            return vec![Cut { kind, route: String::new(), age: since.elapsed() }];
+        }
+        let cut = |asked: &Arc<Asked>| Cut {
+            kind: if flag(&asked.answered) { "response" } else { "request" },
+            route: asked.route.get().map_or_else(String::new, |route| route.as_str().to_owned()),
+            age: asked.began.elapsed(),
+        };
+        requests.iter().map(cut).collect()
+    }
+
+    fn requests(&self) -> MutexGuard<'_, InFlight> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is open when the rest is cut.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    /// `request`: no response yet; `response`: it is being sent; `upgraded`; `head`: a part of one; `idle`: none of these.
+    pub kind: &'static str,
+    /// As the router has it; empty where no route matched.
+    pub route: String,
+    pub age: Duration,
+}
+
+impl Asked {
+    /// Notes which route it took.
+    pub(crate) fn took(&self, route: &MatchedPath) {
+        // The first is the outermost, and whole.
+        let _ = self.route.set(route.clone());
     }
 }
 
 /// A request whose response has not ended.
 #[derive(Debug)]
-pub(crate) struct Message(Arc<Exchange>);
+pub(crate) struct Message {
+    exchange: Arc<Exchange>,
+    asked: Arc<Asked>,
+}
+
+impl Message {
+    pub(crate) fn asked(&self) -> Arc<Asked> {
+        self.asked.clone()
+    }
+
+    /// The response's head is on its way.
+    pub(crate) fn answered(&self) {
+        self.asked.answered.store(true, Ordering::Release);
+    }
+}
 
 impl Drop for Message {
     fn drop(&mut self) {
-        // What was read meanwhile was the request's body; a next head is parsed as soon as this response has ended.
-        self.0.partial.store(false, Ordering::Release);
-        self.0.requests.fetch_sub(1, Ordering::Release);
+        let mut in_flight = self.exchange.requests();
+        in_flight.requests.retain(|asked| !Arc::ptr_eq(asked, &self.asked));
+        in_flight.idle_since = Instant::now();
+        drop(in_flight);
+        self.exchange.requests.fetch_sub(1, Ordering::AcqRel);
+        self.exchange.ended.notify_one();
     }
 }
 
@@ -51,13 +237,39 @@ mod tests {
     #[test]
     fn half_a_head_and_a_response_that_has_not_ended_are_under_way() {
         let exchange = Arc::new(Exchange::default());
-        assert!(!exchange.has_begun(), "fresh");
-        exchange.has_read(3);
-        assert!(exchange.has_begun(), "half a head");
-        let message = exchange.begin();
-        exchange.has_read(9);
-        assert!(exchange.has_begun(), "busy");
+        assert!(!exchange.has_begun() && exchange.wants() == Wants::Head, "fresh");
+        exchange.set_partial(true);
+        assert!(exchange.has_begun() && exchange.wants() == Wants::Head, "half a head");
+        let message = exchange.begin(Some(5));
+        exchange.took(3);
+        assert_eq!(exchange.wants(), Wants::Body(2));
+        exchange.took(2);
+        assert!(exchange.has_begun() && exchange.wants() == Wants::Nothing, "busy");
         drop(message);
-        assert!(!exchange.has_begun(), "idle");
+        assert!(!exchange.has_begun() && exchange.wants() == Wants::Head, "idle");
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_read_until_it_says_that_it_has_ended() {
+        let exchange = Arc::new(Exchange::default());
+        let _message = exchange.begin(None);
+        exchange.took(3);
+        assert!(matches!(exchange.wants(), Wants::Body(_)));
+        exchange.body_ended();
+        assert_eq!(exchange.wants(), Wants::Nothing);
+    }
+
+    #[test]
+    fn what_is_cut_is_told_by_kind() {
+        let exchange = Arc::new(Exchange::default());
+        let kinds = || exchange.describe().iter().map(|cut| cut.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(), ["idle"]);
+        exchange.set_partial(true);
+        assert_eq!(kinds(), ["head"]);
+        let (first, _second) = (exchange.begin(Some(0)), exchange.begin(Some(0)));
+        first.answered();
+        assert_eq!(kinds(), ["response", "request"]);
+        drop(first);
+        assert_eq!(kinds(), ["request"]);
     }
 }

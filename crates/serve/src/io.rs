@@ -1,122 +1,36 @@
-//! A connection's bytes: what was read ahead, the socket, and an end that loses nothing.
+//! What a connection reads and writes: never past the message that is under way, and with an end that loses nothing.
 
 use std::{
+    future::poll_fn,
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::extract::ConnectInfo;
-use bytes::{Buf, Bytes, BytesMut};
-use hyper::http::Extensions;
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 
-use crate::{drain::Open, exchange::Exchange};
+use crate::{
+    drain::{Open, Watch},
+    exchange::{Exchange, Wants},
+    frames::{Frames, Next, PREFACE},
+    head::Head,
+    stream::Stream,
+};
 
+/// How long a request's head may take from its first byte on.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the end of the client's bytes is waited for after ours.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// A socket that was accepted.
-#[derive(Debug)]
-pub(crate) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(context),
-            Self::Unix(stream) => stream.poll_read_ready(context),
-        }
-    }
-
-    fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_write_ready(context),
-            Self::Unix(stream) => stream.poll_write_ready(context),
-        }
-    }
-
-    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
-            Self::Unix(stream) => stream.try_read(buffer),
-        }
-    }
-
-    fn try_write(&self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write_vectored(buffers),
-            Self::Unix(stream) => stream.try_write_vectored(buffers),
-        }
-    }
-
-    fn half_close(&self) -> io::Result<()> {
-        let how = rustix::net::Shutdown::Write;
-        match self {
-            Self::Tcp(stream) => Ok(rustix::net::shutdown(stream, how)?),
-            Self::Unix(stream) => Ok(rustix::net::shutdown(stream, how)?),
-        }
-    }
-
-    /// Bytes in the socket's receive queue, whatever the reactor knows of them.
-    pub(crate) fn unread(&self) -> u64 {
-        match self {
-            Self::Tcp(stream) => rustix::io::ioctl_fionread(stream).unwrap_or(0),
-            Self::Unix(stream) => rustix::io::ioctl_fionread(stream).unwrap_or(0),
-        }
-    }
-
-    fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.poll_read_ready(context))?;
-            match self.try_read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-}
-
-/// Who is at the other end.
-#[derive(Clone, Debug)]
-pub(crate) enum Peer {
-    Tcp(SocketAddr),
-    Unix(UnixPeer),
-}
-
-/// Who is at the other end of a Unix socket, as the kernel says (unix(7), SO_PEERCRED).
-/// Handlers get it as [`ConnectInfo<UnixPeer>`], as they get a `ConnectInfo<SocketAddr>` over TCP.
-#[derive(Clone, Debug)]
-pub struct UnixPeer {
-    /// Its user, where the kernel tells.
-    pub uid: Option<u32>,
-    /// Its process, where the kernel tells.
-    pub pid: Option<i32>,
-}
-
-impl Peer {
-    pub(crate) fn of_unix(stream: &UnixStream) -> Self {
-        let credentials = stream.peer_cred().ok();
-        Self::Unix(UnixPeer { uid: credentials.map(|peer| peer.uid()), pid: credentials.and_then(|peer| peer.pid()) })
-    }
-
-    /// Tells a request's handlers.
-    pub(crate) fn tell(&self, extensions: &mut Extensions) {
-        match self {
-            Self::Tcp(address) => drop(extensions.insert(ConnectInfo(*address))),
-            Self::Unix(peer) => drop(extensions.insert(ConnectInfo(peer.clone()))),
-        }
-    }
-}
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// How long a PONG is kept from hyper once the instance retires.
+const PONG_HOLD: Duration = Duration::from_millis(100);
+/// What is read at once where hyper does not lend its own buffer.
+const CHUNK: usize = 16 * 1024;
 
 /// What hyper reads and writes.
 ///
@@ -124,25 +38,54 @@ impl Peer {
 /// reset can take the response with it that the client has not read yet.
 #[derive(Debug)]
 pub(crate) struct Io {
-    /// Read by the sniffer, and not yet by hyper.
-    ahead: Bytes,
+    /// Read from the socket, and not yet by hyper.
+    ahead: BytesMut,
+    reading: Reading,
     stream: Arc<Stream>,
     exchange: Arc<Exchange>,
+    watch: Watch,
     closing: Option<Closing>,
     /// The connection counts as open, and the drain waits for it, as long as this lives; after an upgrade too.
     _open: Open,
 }
 
+/// What the bytes are.
+#[derive(Debug)]
+enum Reading {
+    /// A head is given to hyper to its end and no further, a body to its end, and what follows when its turn has come.
+    Http1 { head: Head, until: Option<Pin<Box<Sleep>>> },
+    /// hyper ends a connection when the PONG for its GOAWAY arrives, and refuses the streams after it. A client's PONG goes
+    /// before the streams that it has queued (drain.md), so while the instance retires PONGs are put behind them.
+    Http2 { frames: Frames, passed: BytesMut, pongs: BytesMut, until: Option<Pin<Box<Sleep>>> },
+}
+
+impl Reading {
+    fn http1() -> Self {
+        Self::Http1 { head: Head::default(), until: None }
+    }
+
+    fn http2() -> Self {
+        Self::Http2 { frames: Frames::default(), passed: BytesMut::new(), pongs: BytesMut::new(), until: None }
+    }
+}
+
 #[derive(Debug)]
 struct Closing {
     until: Pin<Box<Sleep>>,
-    late_bytes: usize,
+    late_bytes: u64,
+}
+
+/// What the first bytes of a connection tell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
 }
 
 impl Io {
-    pub(crate) fn new(stream: Stream, open: Open) -> Self {
-        let exchange = Arc::default();
-        Self { ahead: Bytes::new(), stream: Arc::new(stream), exchange, closing: None, _open: open }
+    pub(crate) fn new(stream: Stream, watch: Watch, open: Open) -> Self {
+        let (stream, exchange) = (Arc::new(stream), open.exchange());
+        Self { ahead: BytesMut::new(), reading: Reading::http1(), stream, exchange, watch, closing: None, _open: open }
     }
 
     /// The socket itself, to look at.
@@ -155,40 +98,143 @@ impl Io {
         self.exchange.clone()
     }
 
-    /// Reads some bytes into `buffer`; 0 is the client's end. Cancel safe.
-    pub(crate) async fn read_some(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        let mut bytes = [0; 1024];
-        let read = std::future::poll_fn(|context| self.stream.poll_read(context, &mut bytes)).await?;
-        self.exchange.has_read(read);
-        buffer.extend_from_slice(&bytes[..read]);
-        Ok(read)
+    /// Tells the protocol by the first bytes, which hyper reads again; `None` if the client ends first, or sends nothing for
+    /// as long as `idle`. Cancel safe.
+    pub(crate) async fn sniff(&mut self, idle: Duration) -> Option<Protocol> {
+        let mut limit = idle;
+        loop {
+            let mut bytes = [0; 1024];
+            let read = poll_fn(|context| self.stream.poll_read(context, &mut bytes));
+            let read = timeout(limit, read).await.ok()?.ok()?;
+            self.ahead.extend_from_slice(&bytes[..read]);
+            self.exchange.set_partial(!self.ahead.is_empty());
+            match protocol_of(&self.ahead) {
+                Some(Protocol::Http2) => {
+                    self.reading = Reading::http2();
+                    self.exchange.set_partial(false);
+                    return Some(Protocol::Http2);
+                }
+                None if read == 0 => return None,
+                None => limit = HEAD_TIMEOUT,
+                http1 => return http1,
+            }
+        }
     }
 
-    /// Gives bytes back, to be read again.
-    pub(crate) fn unread(&mut self, bytes: BytesMut) {
-        self.ahead = bytes.freeze();
+    fn poll_http1(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Reading::Http1 { head, until } = &mut self.reading else { return Poll::Ready(Ok(())) };
+        let wants = self.exchange.wants();
+        let most = match wants {
+            Wants::Head | Wants::Raw => buffer.remaining(),
+            Wants::Body(left) => buffer.remaining().min(usize::try_from(left).unwrap_or(usize::MAX)),
+            // What belongs to the next message waits where it is; hyper asks again when this one has ended.
+            Wants::Nothing if !self.ahead.is_empty() => return Poll::Pending,
+            Wants::Nothing => {
+                return match ready!(self.stream.poll_peek(context))? {
+                    0 => Poll::Ready(Ok(())),
+                    _ => Poll::Pending,
+                };
+            }
+        };
+        let unfilled = buffer.initialize_unfilled_to(most);
+        let read = if self.ahead.is_empty() {
+            match self.stream.poll_read(context, unfilled) {
+                Poll::Pending if until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head took too long")));
+                }
+                result => ready!(result)?,
+            }
+        } else {
+            let length = most.min(self.ahead.len());
+            unfilled[..length].copy_from_slice(&self.ahead.split_to(length));
+            length
+        };
+        let end = if wants == Wants::Head { head.end(&unfilled[..read]) } else { None };
+        let taken = end.unwrap_or(read);
+        if taken < read {
+            let rest = std::mem::take(&mut self.ahead);
+            self.ahead.extend_from_slice(&unfilled[taken..read]);
+            self.ahead.extend_from_slice(&rest);
+        }
+        buffer.advance(taken);
+        match wants {
+            Wants::Head => {
+                self.exchange.set_partial(end.is_some() || head.has_begun());
+                if !head.has_begun() {
+                    *until = None;
+                } else if until.is_none() {
+                    *until = Some(Box::pin(sleep(HEAD_TIMEOUT)));
+                }
+            }
+            _ => self.exchange.took(taken),
+        }
+        self.exchange.set_ahead(!self.ahead.is_empty());
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_http2(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Reading::Http2 { frames, passed, pongs, until } = &mut self.reading else { return Poll::Ready(Ok(())) };
+        loop {
+            if !passed.is_empty() {
+                let length = passed.len().min(buffer.remaining());
+                buffer.put_slice(&passed.split_to(length));
+                return Poll::Ready(Ok(()));
+            }
+            let due = until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready());
+            if due && frames.at_boundary() {
+                (*passed, *until) = (std::mem::take(pongs), None);
+                continue;
+            }
+            match frames.next(&self.ahead) {
+                Next::Pass(length) => *passed = self.ahead.split_to(length),
+                Next::Pong(length) if self.watch.is_retiring() => {
+                    pongs.extend_from_slice(&self.ahead.split_to(length));
+                    until.get_or_insert_with(|| Box::pin(sleep(PONG_HOLD)));
+                }
+                Next::Pong(length) => *passed = self.ahead.split_to(length),
+                Next::Wait => {
+                    let mut bytes = [0; CHUNK];
+                    let read = ready!(self.stream.poll_read(context, &mut bytes))?;
+                    if read == 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.ahead.extend_from_slice(&bytes[..read]);
+                }
+            }
+        }
     }
 
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.closing.is_none() {
-            self.stream.half_close()?;
-            self.closing = Some(Closing { until: Box::pin(sleep(LINGER)), late_bytes: 0 });
-        }
-        let Some(closing) = self.closing.as_mut() else { return Poll::Ready(Ok(())) };
+        let closing = match &mut self.closing {
+            Some(closing) => closing,
+            none => {
+                self.stream.half_close()?;
+                none.insert(Closing { until: Box::pin(sleep(LINGER)), late_bytes: 0 })
+            }
+        };
         let mut bytes = [0; 4096];
         loop {
             match self.stream.poll_read(context, &mut bytes) {
-                Poll::Ready(Ok(read)) if read > 0 => closing.late_bytes += read,
+                Poll::Ready(Ok(read)) if read > 0 => closing.late_bytes += read as u64,
                 Poll::Ready(_) => break,
                 Poll::Pending if closing.until.as_mut().poll(context).is_pending() => return Poll::Pending,
                 Poll::Pending => break,
             }
         }
-        if closing.late_bytes > 0 {
-            tracing::debug!(late_bytes = closing.late_bytes, "bytes came after the connection had been closed");
+        // HTTP/2 goes on to speak of windows and settings; what it had to say was refused by GOAWAY, and is safe to repeat.
+        if closing.late_bytes > 0 && matches!(self.reading, Reading::Http1 { .. }) {
+            self.watch.count_late_bytes(closing.late_bytes);
         }
         Poll::Ready(Ok(()))
     }
+}
+
+fn protocol_of(bytes: &[u8]) -> Option<Protocol> {
+    let compared = bytes.len().min(PREFACE.len());
+    if bytes[..compared] != PREFACE[..compared] {
+        return Some(Protocol::Http1);
+    }
+    (compared == PREFACE.len()).then_some(Protocol::Http2)
 }
 
 impl AsyncRead for Io {
@@ -197,22 +243,16 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let length = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead[..length]);
-            self.ahead.advance(length);
-            return Poll::Ready(Ok(()));
+        match self.reading {
+            Reading::Http1 { .. } => self.poll_http1(context, buffer),
+            Reading::Http2 { .. } => self.poll_http2(context, buffer),
         }
-        let read = ready!(self.stream.poll_read(context, buffer.initialize_unfilled()))?;
-        self.exchange.has_read(read);
-        buffer.advance(read);
-        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
+        self.stream.poll_write(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -220,13 +260,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(context))?;
-            match self.stream.try_write(buffers) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        self.stream.poll_write(context, buffers)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -239,5 +273,19 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_close(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protocol_is_told_as_soon_as_it_can_be() {
+        assert_eq!(protocol_of(b"G"), Some(Protocol::Http1));
+        assert_eq!(protocol_of(b"P"), None, "POST or the preface");
+        assert_eq!(protocol_of(b"PO"), Some(Protocol::Http1));
+        assert_eq!(protocol_of(PREFACE), Some(Protocol::Http2));
+        assert_eq!(protocol_of(&PREFACE[..23]), None);
     }
 }

@@ -34,12 +34,16 @@ mod connection;
 mod drain;
 mod error;
 mod exchange;
+mod frames;
+mod head;
 mod io;
 mod listener;
 mod notify;
 mod report;
 mod server;
+mod stream;
 
+pub use drain::Retiring;
 pub use error::Error;
-pub use io::UnixPeer;
 pub use server::Server;
+pub use stream::UnixPeer;

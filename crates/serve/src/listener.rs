@@ -11,7 +11,7 @@ use rustix::net::sockopt;
 
 use crate::{
     Error,
-    io::{Peer, Stream},
+    stream::{Peer, Stream},
 };
 
 /// The name that `FileDescriptorName=` gives it.

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{config::Config, drain::Counts};
+use crate::{config::Config, drain::Counts, exchange::Cut};
 
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,6 +38,7 @@ struct Report<'a> {
     accepting: bool,
     connections: u64,
     requests: u64,
+    late_bytes: u64,
 }
 
 impl Reporter {
@@ -50,11 +51,21 @@ impl Reporter {
     pub(crate) fn write(&self, state: State, accepting: bool) {
         let Some(path) = &self.path else { return };
         let (connections, requests) = (self.counts.connections(), self.counts.requests());
+        let late_bytes = self.counts.late_bytes();
         let (release, n, pid) = (self.release.as_str(), self.n, std::process::id());
-        let report = Report { format: 1, release, n, pid, state, accepting, connections, requests };
+        let report = Report { format: 1, release, n, pid, state, accepting, connections, requests, late_bytes };
         if let Err(error) = replace(path, &serde_json::to_vec(&report).unwrap_or_default()) {
             tracing::warn!(%error, path = %path.display(), "cannot write the instance's file");
         }
+    }
+
+    /// What is open, one by one.
+    pub(crate) fn each(&self) -> Vec<Cut> {
+        self.counts.describe()
+    }
+
+    pub(crate) fn late_bytes(&self) -> u64 {
+        self.counts.late_bytes()
     }
 
     /// What is still open, for people.

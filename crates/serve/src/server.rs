@@ -1,23 +1,27 @@
 //! A server's life: ready, serve, retire, end.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use hyper::{Request, StatusCode};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout},
 };
+use tower_layer::layer_fn;
 
 use crate::{
     Error,
     config::Config,
-    connection,
+    connection::{self, Routed},
     drain::{self, Watch},
+    exchange::Cut,
     io::Io,
     listener::{Accepting, Listener},
     notify,
     report::{Reporter, State},
+    stream::{Peer, Stream},
 };
 
 const EACH_SECOND: Duration = Duration::from_secs(1);
@@ -43,6 +47,7 @@ impl Server {
     pub fn from_env() -> Result<Self, Error> {
         let config = Config::from_env()?;
         let listener = Listener::take(&config.listen)?;
+        grow_descriptor_table(config.connections);
         Ok(Self { config, listener })
     }
 
@@ -103,7 +108,8 @@ impl Server {
         reporter.write(State::Serving, true);
         notify::ready(&format!("serving on {address}"));
         tracing::info!(address, release = config.release, instance = config.n, "serving");
-        accept(listener, router, watch, stop).await;
+        let router = router.layer(layer_fn(Routed));
+        accept(listener, router, watch, config.connections, stop).await;
         // Only now: the loop has ended, so a connection that it accepted last is counted, and no other can come.
         reporter.write(State::Retiring, false);
         drain(&config, reporter, signal, stop).await;
@@ -176,22 +182,34 @@ async fn ask_ready(router: &Router) -> Result<(), String> {
 
 /// Accepts until the instance is told to stop. The pings come from here: a loop that does not come round misses them, and
 /// so does a runtime whose workers are all blocked. One blocked worker of several is not noticed.
-async fn accept(listener: Accepting, router: Router, watch: Watch, stop: &mut Stop) {
-    let mut alive = Alive::new();
+async fn accept(listener: Accepting, router: Router, watch: Watch, most: u32, stop: &mut Stop) {
+    let (mut alive, permits) = (Alive::new(), Arc::new(Semaphore::new(most as usize)));
     loop {
         tokio::select! {
             biased;
             () = stop.asked() => return,
             () = alive.tick() => notify::alive(),
-            accepted = listener.accept() => match accepted {
+            (permit, accepted) = accept_one(&listener, &permits) => match accepted {
                 Ok((stream, peer)) => {
-                    let io = Io::new(stream, watch.open());
+                    let io = Io::new(stream, watch.clone(), watch.open(permit));
                     tokio::spawn(connection::serve(io, peer, router.clone(), watch.clone()));
                 }
                 Err(error) => wait_after(&error).await,
             },
         }
     }
+}
+
+/// Beyond the most connections, clients wait in the socket's queue. Cancel safe.
+async fn accept_one(
+    listener: &Accepting,
+    permits: &Arc<Semaphore>,
+) -> (OwnedSemaphorePermit, io::Result<(Stream, Peer)>) {
+    if permits.available_permits() == 0 {
+        tracing::warn!("as many connections are open as may be (APP_CONNECTIONS); others wait");
+    }
+    let permit = permits.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!("it is never closed"));
+    (permit, listener.accept().await)
 }
 
 /// A client that has gone again costs nothing; what may last (EMFILE, ENFILE, ENOMEM) must not spin (accept(2)).
@@ -227,16 +245,28 @@ async fn drain(config: &Config, reporter: &Reporter, mut signal: drain::Signal, 
         }
     }
     notify::status("ended: every connection had ended");
-    tracing::info!("ended");
+    tracing::info!(late_bytes = reporter.late_bytes(), "ended");
 }
 
 async fn cut(reporter: &Reporter, signal: &mut drain::Signal, why: &str) {
-    let open = reporter.open();
-    tracing::warn!(open, "cut at {why}");
-    notify::status(&format!("ended: {open} were cut at {why}"));
+    let open = reporter.each();
+    tracing::warn!(open = open.len(), "cut at {why}");
+    for Cut { kind, route, age } in &open {
+        tracing::warn!(kind, route, age_ms = age.as_millis() as u64, "cut");
+    }
+    notify::status(&format!("ended: {} were cut at {why}", reporter.open()));
     signal.cut();
     // What was upgraded belongs to its handler, and ends with the process.
     let _ = timeout(ASK_AGAIN, signal.ended()).await;
+}
+
+/// Makes room for the descriptors at once. The table of a process with threads grows under a lock that readers of another
+/// kind must leave first: 10 to 20 ms at each doubling, for every thread (drain.md).
+fn grow_descriptor_table(connections: u32) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
+    let last = u64::from(connections).saturating_add(1023).min(limit.saturating_sub(1));
+    // Nothing is lost where it fails but those milliseconds.
+    drop(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), last as i32));
 }
 
 /// The watchdog's clock; it never ticks where nobody watches.

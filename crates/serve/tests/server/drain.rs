@@ -1,0 +1,331 @@
+//! What a deployment can hurt, around the signal. Each pitfall of a drain is a test here or in http2.rs.
+
+use std::{
+    io::{Read, Write},
+    time::{Duration, Instant},
+};
+
+use crate::served::{Start, ask, assert_is_the_last, connect, receive, send};
+
+#[test]
+fn a_fresh_connection_is_answered_after_the_signal() {
+    let (served, address) = Start::alone().ready();
+    let (mut first, mut stream) = (connect(&address), connect(&address));
+    // Accepted in order: once a later one is answered, this one has been accepted.
+    ask(&mut connect(&address), "/");
+    ask(&mut first, "/");
+    served.retire();
+    let response = ask(&mut stream, "/");
+    assert_is_the_last(stream, &response, "hello");
+    let response = ask(&mut first, "/");
+    assert_is_the_last(first, &response, "hello");
+    served.ends_well();
+}
+
+#[test]
+fn a_head_in_two_halves_around_the_signal_is_answered() {
+    let (served, address) = Start::alone().ready();
+    let (mut fresh, mut kept) = (connect(&address), connect(&address));
+    ask(&mut kept, "/");
+    for stream in [&mut fresh, &mut kept] {
+        stream.write_all(b"GET / HT").unwrap();
+    }
+    ask(&mut connect(&address), "/");
+    served.retire();
+    for mut stream in [fresh, kept] {
+        stream.write_all(b"TP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let response = receive(&mut stream);
+        assert_is_the_last(stream, &response, "hello");
+    }
+    served.ends_well();
+}
+
+#[test]
+fn requests_in_flight_are_answered_and_an_upload_is_read_to_its_end() {
+    let (served, address) = Start::alone().ready();
+    let (mut slow, mut upload) = (connect(&address), connect(&address));
+    send(&mut slow, "/slow/300");
+    upload.write_all(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n01234").unwrap();
+    ask(&mut connect(&address), "/");
+    served.retire();
+    upload.write_all(b"56789").unwrap();
+    for (mut stream, body) in [(upload, "10"), (slow, "slow")] {
+        let response = receive(&mut stream);
+        assert_is_the_last(stream, &response, body);
+    }
+    served.ends_well();
+}
+
+#[test]
+fn at_the_deadline_what_is_left_is_cut_and_counted_and_the_exit_is_0() {
+    let (served, address) = Start::alone().with("APP_DRAIN_SECONDS", 1).ready();
+    let mut slow = connect(&address);
+    send(&mut slow, "/slow/60000");
+    ask(&mut connect(&address), "/");
+    served.signal();
+    assert!(served.wait_for("EXTEND_TIMEOUT_USEC=").contains("EXTEND_TIMEOUT_USEC=6000000"));
+    let said = served.wait_for("STATUS=ended");
+    assert!(said.contains("1 connections, 1 requests in flight were cut at the deadline"), "{said}");
+    assert_eq!(slow.read(&mut [0]).unwrap_or(0), 0);
+    served.ends_well();
+}
+
+#[test]
+fn a_second_signal_cuts_at_once() {
+    let (served, address) = Start::alone().ready();
+    let mut slow = connect(&address);
+    send(&mut slow, "/slow/60000");
+    ask(&mut connect(&address), "/");
+    served.retire();
+    served.signal();
+    assert!(served.wait_for("STATUS=ended").contains("a second signal"));
+    served.ends_well();
+}
+
+#[test]
+fn a_signal_right_after_ready_ends_it_well() {
+    for _ in 0..20 {
+        let (served, _) = Start::alone().ready();
+        served.signal();
+        served.ends_well();
+    }
+}
+
+#[test]
+fn a_signal_before_ready_ends_it_well() {
+    let served = Start::alone().with("HELLO_NOT_READY", 1).spawn();
+    served.wait_for("STATUS=starting: /readyz");
+    served.signal();
+    served.ends_well();
+}
+
+#[test]
+fn a_client_back_to_back_is_let_go_with_its_next_response() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    ask(&mut stream, "/");
+    served.retire();
+    let began = Instant::now();
+    let response = ask(&mut stream, "/");
+    assert_is_the_last(stream, &response, "hello");
+    served.ends_well();
+    assert!(began.elapsed() < Duration::from_secs(4), "no grace where nothing is open: {:?}", began.elapsed());
+}
+
+#[test]
+fn requests_that_were_sent_without_waiting_are_all_answered() {
+    let (served, address) = Start::alone().ready();
+    let get = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let post = "POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
+    // In one segment: three, of which the first is answered after the signal.
+    let mut stream = connect(&address);
+    stream.write_all(format!("{}{post}{get}", get.replace("/ ", "/slow/300 ")).as_bytes()).unwrap();
+    ask(&mut connect(&address), "/");
+    served.retire();
+    assert!(receive(&mut stream).ends_with("slow"));
+    assert!(receive(&mut stream).ends_with("\r\n\r\n3"));
+    let response = receive(&mut stream);
+    assert_is_the_last(stream, &response, "hello");
+    served.ends_well();
+}
+
+#[test]
+fn a_request_that_arrives_while_another_is_in_flight_is_answered() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    send(&mut stream, "/slow/300");
+    ask(&mut connect(&address), "/");
+    served.retire();
+    send(&mut stream, "/");
+    assert!(receive(&mut stream).ends_with("slow"));
+    let response = receive(&mut stream);
+    assert_is_the_last(stream, &response, "hello");
+    served.ends_well();
+}
+
+#[test]
+fn a_stream_whose_head_was_out_before_the_signal_leaves_a_connection_that_can_be_used() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    send(&mut stream, "/chunks/2000");
+    let mut body = String::new();
+    while !body.contains("chunk\r\n") {
+        body.push_str(&read_some(&mut stream));
+    }
+    served.retire();
+    while !body.ends_with("0\r\n\r\n") {
+        body.push_str(&read_some(&mut stream));
+    }
+    assert_eq!(body.matches("5\r\nchunk\r\n").count(), 2, "{body}");
+    // The grace of the signal is over; this connection's own is not.
+    let response = ask(&mut stream, "/");
+    assert_is_the_last(stream, &response, "hello");
+    served.ends_well();
+}
+
+#[test]
+fn an_upload_in_chunks_is_read_to_its_end() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    stream.write_all(b"POST /upload HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").unwrap();
+    ask(&mut connect(&address), "/");
+    served.retire();
+    stream.write_all(b"2\r\nde\r\n0\r\n\r\n").unwrap();
+    let response = receive(&mut stream);
+    assert_is_the_last(stream, &response, "5");
+    served.ends_well();
+}
+
+#[test]
+fn an_answer_to_an_upload_that_is_not_read_arrives_whole() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    stream.write_all(b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+    served.retire();
+    // An error of sending must not hide what was answered.
+    let _ = stream.write_all(&vec![0; 500_000]);
+    assert!(receive(&mut stream).ends_with("early"));
+    drop(stream);
+    served.ends_well();
+}
+
+#[test]
+fn a_large_last_response_is_not_cut_short_by_bytes_that_nobody_reads() {
+    let (served, address) = Start::alone().ready();
+    for _ in 0..10 {
+        let mut stream = connect(&address);
+        stream.write_all(b"GET /big HTTP/1.0\r\n\r\nand more than it reads").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).expect("no reset");
+        assert!(response.len() > 2 << 20, "{} bytes", response.len());
+    }
+    served.retire();
+    served.ends_well();
+}
+
+#[test]
+fn bytes_that_come_after_the_end_are_counted() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    served.retire();
+    assert!(ask(&mut stream, "/").contains("connection: close"));
+    stream.write_all(b"late").unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    drop(stream);
+    let served = served.ended();
+    assert_eq!(served.report()["late_bytes"], 4);
+}
+
+#[test]
+fn http_1_0_hears_close_and_nothing_else() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    let get = b"GET /slow/200 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    stream.write_all(get).unwrap();
+    assert!(receive(&mut stream).contains("connection: keep-alive"));
+    stream.write_all(get).unwrap();
+    ask(&mut connect(&address), "/");
+    served.retire();
+    let response = receive(&mut stream);
+    assert!(response.contains("connection: close") && !response.contains("keep-alive"), "{response}");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    served.ends_well();
+}
+
+#[test]
+fn a_connection_that_was_upgraded_is_its_handlers_who_hears_of_the_signal() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    stream.write_all(b"GET /echo HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nab").unwrap();
+    let head = receive(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("connection: upgrade"), "{head}");
+    let mut bytes = [0; 2];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"ab");
+    served.retire();
+    stream.read_exact(&mut bytes[..1]).unwrap();
+    assert_eq!(bytes[0], b'!');
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    served.ends_well();
+}
+
+#[test]
+fn what_would_go_on_for_ever_hears_of_the_signal() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    send(&mut stream, "/forever");
+    ask(&mut connect(&address), "/");
+    served.retire();
+    let response = receive(&mut stream);
+    assert_is_the_last(stream, &response, "come back");
+    served.ends_well();
+}
+
+#[test]
+fn from_the_signal_on_it_lives_and_is_not_ready() {
+    let (served, address) = Start::alone().ready();
+    let (mut livez, mut readyz) = (connect(&address), connect(&address));
+    assert!(ask(&mut readyz, "/readyz").starts_with("HTTP/1.1 200"));
+    ask(&mut livez, "/livez");
+    served.retire();
+    assert!(ask(&mut livez, "/livez").starts_with("HTTP/1.1 200"));
+    assert!(ask(&mut readyz, "/readyz").starts_with("HTTP/1.1 503"));
+    served.ends_well();
+}
+
+#[test]
+fn what_is_cut_is_told_one_by_one() {
+    let (served, address) = Start::alone().with("APP_DRAIN_SECONDS", 1).with("HELLO_LOG", 1).ready();
+    let (mut slow, mut chunks, mut half) = (connect(&address), connect(&address), connect(&address));
+    send(&mut slow, "/slow/60000");
+    send(&mut chunks, "/chunks/20000");
+    half.write_all(b"GET / HT").unwrap();
+    let fresh = connect(&address);
+    ask(&mut connect(&address), "/");
+    served.retire();
+    served.wait_for("STATUS=ended");
+    drop(fresh);
+    let text = String::from_utf8(served.output().stderr).unwrap();
+    let cuts: Vec<&str> = text.lines().filter(|line| line.contains(" cut kind=")).collect();
+    for part in ["kind=\"request\" route=\"/slow/{ms}\" age_ms=1", "kind=\"response\" route=\"/chunks/{ms}\" age_ms=1"]
+    {
+        assert!(cuts.iter().any(|line| line.contains(part)), "{part}: {text}");
+    }
+    assert!(cuts.iter().any(|line| line.contains("kind=\"head\"")) && cuts.len() == 4, "{text}");
+}
+
+#[test]
+fn beyond_the_most_connections_a_client_waits() {
+    let (served, address) = Start::alone().with("APP_CONNECTIONS", 1).ready();
+    let mut first = connect(&address);
+    ask(&mut first, "/");
+    let mut second = connect(&address);
+    send(&mut second, "/");
+    second.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(second.read(&mut [0]).is_err(), "it must wait");
+    drop(first);
+    second.set_read_timeout(Some(crate::served::PATIENCE)).unwrap();
+    assert!(receive(&mut second).ends_with("hello"));
+    drop(second);
+    served.retire();
+    served.ends_well();
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    let _ = stream.write_all(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(100_000)).as_bytes());
+    assert!(receive(&mut stream).starts_with("HTTP/1.1 431"));
+    drop(stream);
+    served.retire();
+    served.ends_well();
+}
+
+fn read_some(stream: &mut impl Read) -> String {
+    let mut bytes = [0; 4096];
+    let read = stream.read(&mut bytes).unwrap();
+    assert!(read > 0, "it ended");
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}

@@ -1,0 +1,116 @@
+//! A server's life, as its service manager sees it.
+
+use std::{
+    fs,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use crate::served::{Start, ask, connect, listener, receive, send};
+
+#[test]
+fn without_systemd_it_binds_an_address_of_its_own() {
+    let (served, address) = Start::alone().ready();
+    assert!(ask(&mut connect(&address), "/").ends_with("hello"));
+    served.retire();
+    served.ends_well();
+}
+
+#[test]
+fn without_systemd_it_binds_a_unix_socket_even_where_a_dead_one_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let (served, _) = Start::alone().with("APP_LISTEN", format!("unix:{}", path.display())).ready();
+    let response = ask(&mut UnixStream::connect(&path).unwrap(), "/unix");
+    assert!(response.contains(&std::process::id().to_string()), "{response}");
+    served.retire();
+    served.ends_well();
+}
+
+#[test]
+fn of_two_sockets_it_takes_the_one_named_http() {
+    let (http, other) = (listener(), listener());
+    let sockets = vec![other.try_clone().unwrap().into(), http.try_clone().unwrap().into()];
+    let (served, address) = Start { variables: Vec::new(), sockets, names: "metrics:http" }.ready();
+    assert_eq!(address, http.local_addr().unwrap().to_string());
+    let mut stream = connect(&address);
+    let own = stream.local_addr().unwrap().to_string();
+    assert!(ask(&mut stream, "/peer").ends_with(&own), "handlers know the peer");
+    served.retire();
+    served.ends_well();
+}
+
+#[test]
+fn a_socket_that_cannot_serve_is_refused_in_one_line() {
+    let passed = |socket: OwnedFd, names| Start { variables: Vec::new(), sockets: vec![socket], names }.refused();
+    let blocking = listener();
+    blocking.set_nonblocking(false).unwrap();
+    assert!(passed(blocking.into(), "http").contains("NonBlocking=yes"));
+    let (connected, _other) = UnixStream::pair().unwrap();
+    assert!(passed(connected.into(), "http").contains("does not listen"));
+    assert!(passed(fs::File::open("/dev/null").unwrap().into(), "http").contains("no TCP or Unix stream socket"));
+    assert!(passed(listener().into(), "metrics").contains("FileDescriptorName=http"));
+}
+
+#[test]
+fn a_wrong_value_is_one_line_before_anything_starts() {
+    assert!(Start::alone().with("APP_DRAIN_SECONDS", "soon").refused().contains("APP_DRAIN_SECONDS=\"soon\""));
+    assert!(Start::alone().with("APP_INSTANCE", "-1").refused().contains("APP_INSTANCE=\"-1\""));
+    assert!(Start::alone().with("APP_LISTEN", "nowhere").refused().contains("cannot listen on nowhere"));
+}
+
+#[test]
+fn a_router_that_is_not_ready_accepts_nothing_and_ends_with_its_reason() {
+    let (start, listener) = Start::inherited();
+    let _waits = connect(&listener.local_addr().unwrap().to_string());
+    let served = start.with("HELLO_NOT_READY", 1).with("APP_READY_SECONDS", 1).spawn();
+    let said = served.wait_for("STATUS=starting: /readyz");
+    assert!(said.contains("503") && said.contains("the database does not answer"), "{said}");
+    let text = String::from_utf8(served.output().stderr).unwrap();
+    assert!(text.contains("503 Service Unavailable: the database does not answer"), "{text}");
+    assert!(listener.accept().is_ok(), "the connection still waits in the queue");
+}
+
+#[test]
+fn the_file_tells_each_state_and_accepting_is_false_once_nothing_will_be_accepted() {
+    let (start, listener) = Start::inherited();
+    let (served, address) = start.ready();
+    let mut stream = connect(&address);
+    ask(&mut stream, "/");
+    let report = served.report();
+    assert_eq!((&report["format"], &report["release"]), (&1.into(), &"0123456789abcdef".into()));
+    assert_eq!((&report["n"], &report["pid"]), (&7.into(), &served.child.id().into()));
+    assert_eq!((&report["state"], &report["accepting"]), (&"serving".into(), &true.into()));
+    send(&mut stream, "/slow/500");
+    served.retire();
+    let report = served.report();
+    assert_eq!((&report["state"], &report["accepting"]), (&"retiring".into(), &false.into()));
+    assert_eq!(report["connections"], 1);
+    let _next = connect(&address);
+    assert!(listener.accept().is_ok(), "who retires leaves the queue to its successor");
+    receive(&mut stream);
+    served.ends_well();
+}
+
+#[test]
+fn the_watchdog_is_fed_by_the_runtime_that_serves_and_starves_when_it_is_stuck() {
+    let start = Start::alone().with("WATCHDOG_USEC", 200_000).with("TOKIO_WORKER_THREADS", 1);
+    let (served, address) = start.ready();
+    served.wait_for("WATCHDOG=1");
+    served.wait_for("WATCHDOG=1");
+    let mut stream = connect(&address);
+    send(&mut stream, "/block/1000");
+    // The last ping before the handler got hold of the worker may still be on its way; then there is a gap.
+    let mut longest = Duration::ZERO;
+    let until = Instant::now() + Duration::from_millis(1200);
+    while Instant::now() < until {
+        let began = Instant::now();
+        served.wait_for("WATCHDOG=1");
+        longest = longest.max(began.elapsed());
+    }
+    assert!(longest > Duration::from_millis(500), "pings every 100 ms, and none for {longest:?}");
+    receive(&mut stream);
+    served.retire();
+    served.ends_well();
+}

@@ -1,0 +1,6 @@
+//! What the tests wait for is what the process says to systemd; nothing sleeps and hopes.
+
+mod drain;
+mod http2;
+mod life;
+mod served;

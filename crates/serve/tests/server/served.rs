@@ -1,0 +1,192 @@
+//! The example as a real process, with real sockets, under a systemd that the tests play.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The example under a systemd that this test plays.
+pub struct Served {
+    pub child: Child,
+    /// What it says to systemd. A thread takes it in: a full queue would block who sends.
+    messages: Receiver<String>,
+    pub folder: TempDir,
+}
+
+/// How it is started.
+pub struct Start {
+    pub variables: Vec<(&'static str, String)>,
+    /// Passed as descriptors 3 and 4.
+    pub sockets: Vec<OwnedFd>,
+    pub names: &'static str,
+}
+
+impl Start {
+    /// Without a socket: it binds one of its own.
+    pub fn alone() -> Self {
+        Self { variables: vec![("APP_LISTEN", "127.0.0.1:0".to_owned())], sockets: Vec::new(), names: "" }
+    }
+
+    /// With a socket as systemd passes it; the test keeps it too.
+    pub fn inherited() -> (Self, TcpListener) {
+        let listener = listener();
+        let sockets = vec![listener.try_clone().unwrap().into()];
+        (Self { variables: Vec::new(), sockets, names: "http" }, listener)
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.variables.push((name, value.to_string()));
+        self
+    }
+
+    pub fn spawn(self) -> Served {
+        let folder = tempfile::tempdir().unwrap();
+        let notify = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        let mut command = Command::new("sh");
+        // The shell puts the sockets where systemd would.
+        let redirect = ["", "3<&0 </dev/null", "3<&0 4<&1 </dev/null >/dev/null"][self.sockets.len()];
+        command.args(["-c", &format!("exec \"$0\" {redirect}")]).arg(example());
+        if !self.sockets.is_empty() {
+            command.env("LISTEN_FDS", self.sockets.len().to_string()).env("LISTEN_FDNAMES", self.names);
+        }
+        let mut sockets = self.sockets.into_iter();
+        command.stdin(sockets.next().map_or_else(Stdio::null, Stdio::from));
+        command.stdout(sockets.next().map_or_else(Stdio::null, Stdio::from)).stderr(Stdio::piped());
+        command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("RUNTIME_DIRECTORY", folder.path());
+        command.env("APP_RELEASE", "0123456789abcdef").env("APP_INSTANCE", "7").envs(self.variables);
+        let (sender, messages) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = notify.recv(&mut buffer) {
+                // A test that has ended listens no more.
+                let _ = sender.send(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            }
+        });
+        Served { child: command.spawn().unwrap(), messages, folder }
+    }
+
+    /// Starts it and waits for READY; the address is in its STATUS.
+    pub fn ready(self) -> (Served, String) {
+        let served = self.spawn();
+        let said = served.wait_for("READY=1");
+        let address = said.lines().find_map(|line| line.strip_prefix("STATUS=serving on ")).unwrap().to_owned();
+        (served, address)
+    }
+
+    /// Starts it, and returns what it printed when it has failed.
+    #[track_caller]
+    pub fn refused(self) -> String {
+        let output = self.spawn().output();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.lines().count() == 1, "{text}");
+        text
+    }
+}
+
+impl Served {
+    pub fn wait_for(&self, words: &str) -> String {
+        loop {
+            let message = self.messages.recv_timeout(PATIENCE).expect("a message within the time");
+            if message.contains(words) {
+                return message;
+            }
+        }
+    }
+
+    pub fn signal(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// Signals, and returns when the accept loop has ended.
+    pub fn retire(&self) {
+        self.signal();
+        self.wait_for("STOPPING=1");
+    }
+
+    pub fn report(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.folder.path().join("7.json")).unwrap()).unwrap()
+    }
+
+    pub fn output(self) -> Output {
+        self.child.wait_with_output().unwrap()
+    }
+
+    #[track_caller]
+    pub fn ends_well(self) {
+        self.ended();
+    }
+
+    /// Ends well, and its file can be read.
+    #[track_caller]
+    pub fn ended(mut self) -> Self {
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+        assert_eq!(self.report()["state"], "ended");
+        self
+    }
+}
+
+fn example() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples/hello")
+}
+
+pub fn listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+pub fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+pub fn send(stream: &mut impl Write, path: &str) {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
+}
+
+/// One response with a Content-Length; the connection stays as it is.
+pub fn receive(stream: &mut impl Read) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return text;
+            }
+        }
+        let mut byte = [0];
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "it ended after {text:?}");
+        bytes.push(byte[0]);
+    }
+}
+
+pub fn ask(stream: &mut (impl Read + Write), path: &str) -> String {
+    send(stream, path);
+    receive(stream)
+}
+
+#[track_caller]
+pub fn assert_is_the_last(mut stream: impl Read, response: &str, body: &str) {
+    assert!(response.starts_with("HTTP/1.1 200") && response.ends_with(body), "{response}");
+    assert!(response.contains("connection: close"), "{response}");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}

@@ -2,6 +2,7 @@
 
 mod config;
 mod router;
+mod samples;
 
 use std::process::ExitCode;
 

@@ -1,21 +1,21 @@
 //! What the service answers.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::{
     Json, Router,
-    extract::{Path, Query},
+    extract::Path,
     http::{Request, StatusCode},
     routing::get,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tower::ServiceBuilder;
 use tower_http::{
     ServiceBuilderExt, catch_panic::CatchPanicLayer, compression::CompressionLayer, request_id::MakeRequestUuid,
     timeout::TimeoutLayer, trace::TraceLayer,
 };
 
-use crate::config::Config;
+use crate::{config::Config, samples};
 
 const LARGEST_BODY: usize = 2 << 20;
 
@@ -35,7 +35,7 @@ pub fn router(config: Config) -> Router {
     Router::new()
         .route("/", get(|| async { greeting("world") }))
         .route("/{name}", get(|Path(name): Path<String>| async move { greeting(&name) }))
-        .route("/slow", get(slow))
+        .merge(samples::routes())
         .layer(layers)
         // Asked all the time, so not logged.
         .route("/livez", get(|| async { "ok\n" }))
@@ -63,17 +63,6 @@ async fn readyz(config: Config) -> Result<&'static str, (StatusCode, String)> {
     }
 }
 
-#[derive(Deserialize)]
-struct Slow {
-    ms: u64,
-}
-
-/// A response that a deployment finds in flight.
-async fn slow(Query(Slow { ms }): Query<Slow>) -> String {
-    tokio::time::sleep(Duration::from_millis(ms)).await;
-    format!("after {ms} ms\n")
-}
-
 #[derive(Clone, Serialize)]
 struct Version {
     release: String,
@@ -95,6 +84,8 @@ impl Version {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::{body::Body, http::Response};
     use tower::ServiceExt;
 

@@ -5,18 +5,24 @@ use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::outcome::Outcome;
 
 /// Beyond the longest request that any mode makes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection that is open.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    /// How long a byte takes to the other end, either way.
+    wire: Duration,
+    /// The server's end is on the wire: the client does not know yet.
+    has_ended: bool,
+    /// What has come of the response.
+    received: Vec<u8>,
 }
 
 /// How one request went.
@@ -31,8 +37,17 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn lost(outcome: Outcome) -> Self {
+    /// Nothing to read, and no connection any more.
+    fn ended(outcome: Outcome) -> Self {
         Self { outcome, body: Vec::new(), is_reusable: false }
+    }
+
+    /// The same, lost unless its body is `right`.
+    pub fn with_body(mut self, right: impl FnOnce(&[u8]) -> bool) -> Self {
+        if self.outcome.is_answered() && !right(&self.body) {
+            self.outcome = Outcome::WrongBody;
+        }
+        self
     }
 }
 
@@ -44,61 +59,156 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = timeout(PATIENCE, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
-        Ok(Self { stream })
+        Ok(Self { stream, wire: Duration::ZERO, has_ended: false, received: Vec::new() })
+    }
+
+    /// The same with `wire` between the two ends, each way.
+    pub fn over(self, wire: Duration) -> Self {
+        Self { wire, ..self }
     }
 
     /// Sends one GET and reads its response.
     pub async fn get(&mut self, path: &str) -> Answer {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: rig\r\n\r\n");
-        timeout(PATIENCE, self.exchange(request.as_bytes())).await.unwrap_or_else(|_| Answer::lost(Outcome::TimedOut))
+        self.send(&[&head("GET", path, "")], Duration::ZERO).await
     }
 
-    /// Waits for `time` as a client with an idle connection does; says whether the server closed it meanwhile.
+    /// Sends one GET whose head comes in two segments, `pause` apart.
+    pub async fn get_in_two(&mut self, path: &str, pause: Duration) -> Answer {
+        let head = head("GET", path, "");
+        let (first, second) = head.split_at(head.len() / 2);
+        self.send(&[first, second], pause).await
+    }
+
+    /// Sends `pieces` as one upload, `pause` apart.
+    pub async fn upload(&mut self, path: &str, pieces: &[&[u8]], pause: Duration) -> Answer {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let head = head("POST", path, &format!("Content-Length: {length}\r\n"));
+        let segments: Vec<&[u8]> = std::iter::once(head.as_slice()).chain(pieces.iter().copied()).collect();
+        self.send(&segments, pause).await
+    }
+
+    /// Asks for events, and goes away after `time` unless the server has ended them; then their last must say why.
+    pub async fn events(&mut self, path: &str, time: Duration) -> Answer {
+        match timeout(time, self.exchange(&[&head("GET", path, "")], Duration::ZERO)).await {
+            Ok(answer) => answer.with_body(|body| body.ends_with(b"event: retiring\nretry: 10\ndata: come back\n\n")),
+            Err(_) if self.received.starts_with(b"HTTP/1.1 200") => Answer::ended(Outcome::Answered),
+            Err(_) => Answer::ended(Outcome::TimedOut),
+        }
+    }
+
+    /// Waits for `time` as a client with an idle connection does; says whether it learned that the server closed it.
     pub async fn is_closed_while_idle(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
         let mut byte = [0];
         tokio::select! {
             biased;
             // Anything at all ends it: an end, a reset, or bytes that nobody asked for.
-            _ = self.stream.read(&mut byte) => true,
-            () = sleep(time) => false,
+            _ = self.stream.read(&mut byte) => self.has_ended = true,
+            () = sleep_until(until) => return false,
+        }
+        let heard = Instant::now() + self.wire;
+        sleep_until(heard.min(until)).await;
+        heard <= until
+    }
+
+    /// One request in segments; one outcome.
+    async fn send(&mut self, segments: &[&[u8]], pause: Duration) -> Answer {
+        timeout(PATIENCE, self.exchange(segments, pause)).await.unwrap_or_else(|_| Answer::ended(Outcome::TimedOut))
+    }
+
+    async fn exchange(&mut self, segments: &[&[u8]], pause: Duration) -> Answer {
+        self.travel().await;
+        if self.has_ended {
+            return Answer::ended(Outcome::Closed);
+        }
+        let (mut sent, mut first) = (Ok(()), true);
+        for segment in segments {
+            if !first {
+                sleep(pause).await;
+            }
+            first = false;
+            sent = self.stream.write_all(segment).await;
+            if sent.is_err() {
+                break;
+            }
+        }
+        let answer = self.receive(sent).await;
+        self.travel().await;
+        answer
+    }
+
+    async fn travel(&self) {
+        // Even a sleep of nothing takes a millisecond.
+        if !self.wire.is_zero() {
+            sleep(self.wire).await;
         }
     }
 
-    async fn exchange(&mut self, request: &[u8]) -> Answer {
-        let sent = self.stream.write_all(request).await;
-        let mut bytes = Vec::new();
-        // Where writing failed the server may have answered before it closed: then that is the answer.
+    /// Where sending failed the server may have answered before it closed: then that is the answer.
+    async fn receive(&mut self, sent: io::Result<()>) -> Answer {
+        self.received.clear();
         loop {
-            match parse(&bytes) {
+            match parse(&self.received) {
                 Ok(Some(answer)) => return answer,
                 Ok(None) => {}
-                Err(_) => return Answer::lost(Outcome::WrongBody),
+                Err(()) => return Answer::ended(Outcome::WrongBody),
             }
-            let error = match self.stream.read_buf(&mut bytes).await {
+            let error = match self.stream.read_buf(&mut self.received).await {
                 Ok(0) => io::ErrorKind::UnexpectedEof.into(),
                 Ok(_) => continue,
                 Err(error) => error,
             };
-            let error = if bytes.is_empty() { sent.err().unwrap_or(error) } else { error };
-            return Answer::lost(Outcome::of_error(&error, !bytes.is_empty()));
+            let began = !self.received.is_empty();
+            let error = if began { error } else { sent.err().unwrap_or(error) };
+            return Answer::ended(Outcome::of_error(&error, began));
         }
     }
 }
 
-/// A whole response, if it is there; all of ours have a Content-Length.
-fn parse(bytes: &[u8]) -> Result<Option<Answer>, httparse::Error> {
+fn head(method: &str, path: &str, more: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nHost: rig\r\n{more}\r\n").into_bytes()
+}
+
+/// A whole response, if it is there.
+fn parse(bytes: &[u8]) -> Result<Option<Answer>, ()> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(start) = response.parse(bytes)? else { return Ok(None) };
+    let httparse::Status::Complete(start) = response.parse(bytes).map_err(drop)? else { return Ok(None) };
     let header = |name: &str| {
         let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        found.map(|header| String::from_utf8_lossy(header.value).into_owned())
+        found.map(|header| String::from_utf8_lossy(header.value).to_ascii_lowercase())
     };
-    let length = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    let Some(body) = bytes.get(start..start + length) else { return Ok(None) };
+    let rest = &bytes[start..];
+    let body = if header("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+        let Some(body) = dechunk(rest)? else { return Ok(None) };
+        body
+    } else {
+        let length = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let Some(body) = rest.get(..length) else { return Ok(None) };
+        body.to_vec()
+    };
     let outcome = if response.code == Some(200) { Outcome::Answered } else { Outcome::WrongStatus };
-    let is_reusable = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    Ok(Some(Answer { outcome, body: body.to_vec(), is_reusable }))
+    Ok(Some(Answer { outcome, body, is_reusable: header("connection").is_none_or(|value| value != "close") }))
+}
+
+/// A whole body that came in chunks (RFC 9112, 7.1), if it is there.
+fn dechunk(mut bytes: &[u8]) -> Result<Option<Vec<u8>>, ()> {
+    let mut body = Vec::new();
+    loop {
+        let httparse::Status::Complete((start, size)) = httparse::parse_chunk_size(bytes).map_err(drop)? else {
+            return Ok(None);
+        };
+        let end = start + usize::try_from(size).map_err(drop)?;
+        let Some(after) = bytes.get(end..end + 2) else { return Ok(None) };
+        if after != b"\r\n" {
+            return Err(());
+        }
+        if size == 0 {
+            return Ok(Some(body));
+        }
+        body.extend_from_slice(&bytes[start..end]);
+        bytes = &bytes[end + 2..];
+    }
 }
 
 #[cfg(test)]
@@ -139,17 +249,20 @@ mod tests {
         assert_eq!(outcome_of(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no", true).await, Outcome::Truncated);
         assert_eq!(outcome_of(b"HTTP/1.1 200 O", true).await, Outcome::Truncated);
         assert_eq!(outcome_of(b"SSH-2.0-nonsense\r\n", true).await, Outcome::WrongBody);
+        const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        assert_eq!(outcome_of(CHUNKED, true).await, Outcome::Answered);
+        assert_eq!(outcome_of(&CHUNKED[..CHUNKED.len() - 5], true).await, Outcome::Truncated);
     }
 
     #[tokio::test]
     async fn a_port_that_nobody_listens_on_refuses() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(Connection::open(address).await.is_err());
-        let report = crate::Load::start_at(address, crate::Mode::Fresh, 1);
+        let report = crate::Load::start_at(address, crate::Mode::C1, 1);
         thread::sleep(Duration::from_millis(30));
         let report = report.stop();
         assert!(report.sent() > 0);
-        assert_eq!(report.outcomes.keys().collect::<Vec<_>>(), [&Outcome::Refused]);
+        assert_eq!(report.outcomes().into_keys().collect::<Vec<_>>(), [Outcome::Refused]);
     }
 
     #[tokio::test]
@@ -159,5 +272,15 @@ mod tests {
         assert!(!connection.is_closed_while_idle(Duration::from_millis(1)).await);
         drop(listener.accept().unwrap());
         assert!(connection.is_closed_while_idle(Duration::from_secs(60)).await);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_on_the_wire_when_the_client_sends_is_a_loss() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = Connection::open(listener.local_addr().unwrap()).await.unwrap();
+        let mut connection = connection.over(Duration::from_millis(50));
+        drop(listener.accept().unwrap());
+        assert!(!connection.is_closed_while_idle(Duration::from_millis(20)).await);
+        assert_eq!(connection.get("/").await.outcome, Outcome::Closed);
     }
 }

@@ -5,6 +5,7 @@
 //! - [`Load`]: clients that never retry, and give every request exactly one [`Outcome`](outcome::Outcome).
 
 pub mod agent;
+mod chart;
 pub mod client;
 pub mod demo;
 pub mod host;
@@ -12,6 +13,9 @@ pub mod load;
 pub mod machine;
 pub mod outcome;
 pub mod report;
+pub mod succession;
+pub mod table;
+mod talk;
 
 pub use agent::{Agent, Deployment};
 pub use host::Host;

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rig::{Agent, Host, demo, machine};
+use rig::{
+    Agent, Host, Mode, demo, machine,
+    table::{self, Server},
+};
 
 /// Boots real systemd hosts on this machine, and deploys to them.
 #[derive(Parser)]
@@ -17,6 +20,17 @@ struct Cli {
 enum Verb {
     /// Deploy, replace and roll back on a real host, under load; exits with 1 if a request was lost
     Demo,
+    /// Load a server with each kind of client in turn, over many activations; exits with 1 if a request was lost
+    Table {
+        /// What serves
+        #[arg(long, default_value = "app")]
+        server: Server,
+        /// How many activations each kind of client sees, five a second
+        #[arg(long, default_value_t = 110)]
+        activations: u32,
+        /// The kinds of clients [default: all]
+        modes: Vec<Mode>,
+    },
     /// Boot a host, deploy BUNDLE to it if one is given, and run COMMAND in it (a shell, if none is given)
     Host {
         /// A bundle as `just bundle` makes it
@@ -29,11 +43,23 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    let verb = Cli::parse().verb;
+    if let Verb::Table { server, activations, modes } = verb {
+        let modes = if modes.is_empty() { Mode::ALL } else { &modes };
+        return match table::run(server, modes, activations) {
+            Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+            Err(error) => {
+                eprintln!("rig: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if let Err(error) = machine::prepare() {
         eprintln!("rig: {error}");
         return ExitCode::FAILURE;
     }
-    match Cli::parse().verb {
+    match verb {
+        Verb::Table { .. } => unreachable!("it needs no host"),
         Verb::Demo => ExitCode::from(u8::from(!demo::run())),
         Verb::Host { bundle, command } => host(bundle.as_deref(), &command),
     }

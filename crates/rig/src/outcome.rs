@@ -13,6 +13,8 @@ pub enum Outcome {
     WrongBody,
     /// No connection: the connect was refused, or failed.
     Refused,
+    /// HTTP/2: the stream was refused, or the connection went away before it was taken (GOAWAY, RST_STREAM).
+    GoneAway,
     /// The connection ended (EOF) before the first byte of a response.
     Closed,
     /// The connection was reset before the first byte of a response.
@@ -46,6 +48,7 @@ impl fmt::Display for Outcome {
             Self::WrongStatus => "wrong status",
             Self::WrongBody => "wrong body",
             Self::Refused => "refused",
+            Self::GoneAway => "gone away",
             Self::Closed => "closed",
             Self::Reset => "reset",
             Self::Truncated => "truncated",

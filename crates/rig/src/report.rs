@@ -1,50 +1,89 @@
 //! What clients saw.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use comfy_table::{Table, presets};
 use hdrhistogram::Histogram;
+use serde_json::{Value, json};
 
-use crate::outcome::Outcome;
+use crate::{Mode, outcome::Outcome};
+
+/// The time that spans are counted from: one for all clients of this process.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// From, until, since an origin that all spans share.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Its beginning.
+    pub from: Duration,
+    /// Its end.
+    pub until: Duration,
+}
+
+impl Span {
+    /// From `began` until now.
+    pub fn since(began: Instant) -> Self {
+        Self::between(began, Instant::now())
+    }
+
+    fn between(from: Instant, until: Instant) -> Self {
+        Self { from: from.duration_since(*ORIGIN), until: until.duration_since(*ORIGIN) }
+    }
+
+    /// How long it is.
+    pub fn length(self) -> Duration {
+        self.until.saturating_sub(self.from)
+    }
+
+    fn meets(self, other: Self) -> bool {
+        self.from <= other.until && other.from <= self.until
+    }
+}
+
+/// A request that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// From its beginning, connecting included, to its end.
+    pub span: Span,
+    /// How it ended.
+    pub outcome: Outcome,
+}
 
 /// The requests of one kind of client, each counted once.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// What the clients did.
-    pub mode: String,
-    /// How many requests ended in which way.
-    pub outcomes: BTreeMap<Outcome, u64>,
+    pub mode: Mode,
+    /// Every one.
+    pub requests: Vec<Request>,
     /// Kept connections that the server ended, none of them with a request on its way.
     pub connections_closed: u64,
     /// How many requests each release answered, where the answer says.
     pub answered_by: BTreeMap<String, u64>,
-    /// Microseconds from the beginning of a request to its end, connecting included.
-    latency: Histogram<u64>,
+    /// When a connection was open with nothing in flight.
+    idle: Vec<Span>,
 }
 
 impl Report {
     /// Nothing yet.
-    ///
-    /// # Panics
-    /// Never: three digits are a precision that a histogram can have.
-    pub fn new(mode: &str) -> Self {
-        Self {
-            mode: mode.to_owned(),
-            outcomes: BTreeMap::new(),
-            connections_closed: 0,
-            answered_by: BTreeMap::new(),
-            latency: Histogram::new(3).expect("three digits"),
-        }
+    pub fn new(mode: Mode) -> Self {
+        // Before anything is counted from it.
+        LazyLock::force(&ORIGIN);
+        Self { mode, requests: Vec::new(), connections_closed: 0, answered_by: BTreeMap::new(), idle: Vec::new() }
     }
 
     /// Requests that were begun.
     pub fn sent(&self) -> u64 {
-        self.outcomes.values().sum()
+        self.requests.len() as u64
     }
 
     /// Requests that were answered as they should be.
     pub fn answered(&self) -> u64 {
-        self.outcomes.get(&Outcome::Answered).copied().unwrap_or(0)
+        self.outcomes().get(&Outcome::Answered).copied().unwrap_or(0)
     }
 
     /// Requests that were not.
@@ -52,43 +91,94 @@ impl Report {
         self.sent() - self.answered()
     }
 
+    /// How many requests ended in which way.
+    pub fn outcomes(&self) -> BTreeMap<Outcome, u64> {
+        let mut outcomes = BTreeMap::new();
+        for request in &self.requests {
+            *outcomes.entry(request.outcome).or_default() += 1;
+        }
+        outcomes
+    }
+
     /// The losses by class: `2 closed, 1 reset`; `none`.
     pub fn losses(&self) -> String {
-        let lost = self.outcomes.iter().filter(|(outcome, _)| !outcome.is_answered());
-        let words: Vec<String> = lost.map(|(outcome, count)| format!("{count} {outcome}")).collect();
+        let mut outcomes = self.outcomes();
+        outcomes.remove(&Outcome::Answered);
+        let words: Vec<String> = outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
         if words.is_empty() { "none".to_owned() } else { words.join(", ") }
     }
 
     /// The longest request.
     pub fn longest(&self) -> Duration {
-        Duration::from_micros(self.latency.max())
+        self.requests.iter().map(|request| request.span.length()).max().unwrap_or_default()
     }
 
-    pub(crate) fn count(&mut self, outcome: Outcome, took: Duration) {
-        *self.outcomes.entry(outcome).or_default() += 1;
-        // It grows as it must, so only a value beyond u64 could fail.
-        let _ = self.latency.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    /// What a run must have had at `activation` to have shown anything, and had not.
+    pub fn lacks(&self, activation: Span) -> Option<&'static str> {
+        if !self.requests.iter().any(|request| request.span.meets(activation)) {
+            return Some("no request in flight");
+        }
+        let must_idle = self.mode.is_idle_at_times();
+        (must_idle && !self.idle.iter().any(|span| span.meets(activation))).then_some("no idle connection")
     }
 
-    pub(crate) fn count_release(&mut self, release: &Option<String>) {
+    pub(crate) fn count(&mut self, outcome: Outcome, began: tokio::time::Instant) {
+        self.count_until(outcome, began, tokio::time::Instant::now());
+    }
+
+    pub(crate) fn count_until(&mut self, outcome: Outcome, began: tokio::time::Instant, ended: tokio::time::Instant) {
+        self.requests.push(Request { span: Span::between(began.into_std(), ended.into_std()), outcome });
+    }
+
+    pub(crate) fn count_release(&mut self, release: Option<String>) {
         if let Some(release) = release {
-            *self.answered_by.entry(release.clone()).or_default() += 1;
+            *self.answered_by.entry(release).or_default() += 1;
         }
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (outcome, count) in &other.outcomes {
-            *self.outcomes.entry(*outcome).or_default() += count;
-        }
-        for (release, count) in &other.answered_by {
-            *self.answered_by.entry(release.clone()).or_default() += count;
-        }
+    pub(crate) fn count_closed(&mut self, is_closed: bool) {
+        self.connections_closed += u64::from(is_closed);
+    }
+
+    pub(crate) fn idled(&mut self, began: tokio::time::Instant) {
+        self.idle.push(Span::since(began.into_std()));
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.requests.extend(other.requests);
+        self.idle.extend(other.idle);
         self.connections_closed += other.connections_closed;
-        self.latency.add(&other.latency).expect("histograms of one precision");
+        for (release, count) in other.answered_by {
+            *self.answered_by.entry(release).or_default() += count;
+        }
     }
 
-    fn at(&self, quantile: f64) -> String {
-        milliseconds(Duration::from_micros(self.latency.value_at_quantile(quantile)))
+    /// A time that this part of the requests does not exceed, in milliseconds.
+    pub fn quantile(&self, quantile: f64) -> f64 {
+        let mut histogram = Histogram::<u64>::new(3).expect("three digits are a precision that it can have");
+        for request in &self.requests {
+            // It grows as it must, so only a value beyond u64 could fail.
+            let _ = histogram.record(u64::try_from(request.span.length().as_micros()).unwrap_or(u64::MAX));
+        }
+        histogram.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
+    /// The same for programs. Times are milliseconds.
+    pub fn to_json(&self) -> Value {
+        let mut lost = self.outcomes();
+        lost.remove(&Outcome::Answered);
+        let lost: BTreeMap<String, u64> = lost.iter().map(|(outcome, count)| (outcome.to_string(), *count)).collect();
+        json!({
+            "kind": self.mode.to_string(),
+            "sent": self.sent(),
+            "answered": self.answered(),
+            "lost": lost,
+            "connections_closed": self.connections_closed,
+            "p50_ms": self.quantile(0.5),
+            "p99_9_ms": self.quantile(0.999),
+            "longest_ms": self.longest().as_secs_f64() * 1000.0,
+            "answered_by": self.answered_by,
+        })
     }
 }
 
@@ -99,19 +189,16 @@ pub fn table(reports: &[Report]) -> String {
     table.set_header(["CLIENT", "SENT", "ANSWERED", "LOST", "CONNECTIONS CLOSED", "P50 MS", "P99.9 MS", "LONGEST MS"]);
     for report in reports {
         table.add_row([
-            report.mode.clone(),
+            report.mode.to_string(),
             report.sent().to_string(),
             report.answered().to_string(),
             report.losses(),
             report.connections_closed.to_string(),
-            report.at(0.5),
-            report.at(0.999),
-            milliseconds(report.longest()),
+            format!("{:.1}", report.quantile(0.5)),
+            format!("{:.1}", report.quantile(0.999)),
+            format!("{:.1}", report.longest().as_secs_f64() * 1000.0),
         ]);
     }
-    table.to_string()
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1}", time.as_secs_f64() * 1000.0)
+    // Without the spaces that the last column is padded with.
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }

@@ -77,7 +77,7 @@ fn is_paced_and_healed(bad: &str) {
     // No verb makes such a release current and leaves it so: its host did, by a configuration that changed, say.
     host.succeed(&format!("ln -sfn releases/{} /opt/app/current; systemctl stop 'app-*@*'", bad.id));
 
-    let load = Load::start(&host, Mode::Fresh, 2);
+    let load = Load::start(&host, Mode::C1, 2);
     let count = || host.succeed("cat /opt/app/counter").trim().parse::<u64>().unwrap();
     let (before, began) = (count(), Instant::now());
     thread::sleep(Duration::from_secs(30));

@@ -14,7 +14,7 @@ fn harms_nothing(candidate: &[u8], event: &str, words: &str) {
     let (host, good) = (Host::boot(), good("good"));
     let mut agent = Agent::new(&host);
     agent.deploy(&good.archive).expect_success();
-    let loads = [Mode::Fresh, Mode::Thinking].map(|mode| Load::start(&host, mode, 10));
+    let loads = [Mode::C1, Mode::C3].map(|mode| Load::start(&host, mode, 10));
     let deployment = agent.deploy(candidate).expect_failure(event);
     for report in loads.map(Load::stop) {
         assert_eq!((report.lost(), report.losses().as_str()), (0, "none"), "{}", report.mode);
@@ -92,7 +92,7 @@ fn a_candidate_that_is_ready_and_dies_costs_only_what_it_accepted() {
     let (host, good) = (Host::boot(), good("good"));
     let mut agent = Agent::new(&host);
     agent.deploy(&good.archive).expect_success();
-    let load = Load::start(&host, Mode::Fresh, 10);
+    let load = Load::start(&host, Mode::C1, 10);
     let candidate = script("dies", &dies_after(5));
     let deployment = agent.deploy(&candidate.archive).expect_failure("ApplicationStart");
     let report = load.stop();

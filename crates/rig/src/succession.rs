@@ -1,0 +1,120 @@
+//! Instances of one server, each taking over from the one before, on one socket and without systemd: activations many
+//! times faster than a host makes them, for any server that takes a socket and says READY=1.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::report::Span;
+
+/// Beyond any drain.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The instances, of which one serves.
+#[derive(Debug)]
+pub struct Succession {
+    listener: TcpListener,
+    program: PathBuf,
+    folder: TempDir,
+    serving: Child,
+    retiring: Vec<Child>,
+    count: u64,
+}
+
+impl Succession {
+    /// Starts the first instance of `program`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it does not start, or does not become ready.
+    pub fn start(program: &Path) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        // As deep as app.socket's (listen(2) again only changes the backlog).
+        rustix::net::listen(&listener, 4096)?;
+        listener.set_nonblocking(true)?;
+        let folder = tempfile::tempdir()?;
+        let serving = ready(program, &listener, &folder, 0)?;
+        Ok(Self { listener, program: program.to_owned(), folder, serving, retiring: Vec::new(), count: 0 })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As getsockname(2).
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Starts the next instance; when it is ready, tells the one before to stop. Says when.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn activate(&mut self) -> io::Result<Span> {
+        let began = Instant::now();
+        self.count += 1;
+        let next = ready(&self.program, &self.listener, &self.folder, self.count)?;
+        let old = Pid::from_child(&self.serving);
+        self.retiring.push(std::mem::replace(&mut self.serving, next));
+        kill_process(old, Signal::TERM)?;
+        self.retiring.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+        Ok(Span::since(began))
+    }
+
+    /// The process that serves.
+    pub fn pid(&self) -> u32 {
+        self.serving.id()
+    }
+
+    /// Whether the last instances end by themselves when they are told to.
+    pub fn end(mut self) -> bool {
+        // It may have ended already, which the wait below tells.
+        let _ = kill_process(Pid::from_child(&self.serving), Signal::TERM);
+        let until = Instant::now() + PATIENCE;
+        let mut children: Vec<&mut Child> = self.retiring.iter_mut().chain([&mut self.serving]).collect();
+        while Instant::now() < until && !children.is_empty() {
+            children.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        children.is_empty()
+    }
+}
+
+impl Drop for Succession {
+    fn drop(&mut self) {
+        for child in self.retiring.iter_mut().chain([&mut self.serving]) {
+            // One that has ended cannot be killed.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn ready(program: &Path, listener: &TcpListener, folder: &TempDir, n: u64) -> io::Result<Child> {
+    let path = folder.path().join(format!("{n}.notify"));
+    let notify = UnixDatagram::bind(&path)?;
+    notify.set_read_timeout(Some(PATIENCE))?;
+    let mut command = Command::new("sh");
+    // The shell puts the socket where systemd would.
+    command.args(["-c", "exec \"$0\" 3<&0 </dev/null"]).arg(program);
+    command.stdin(Stdio::from(OwnedFd::from(listener.try_clone()?))).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http").env("NOTIFY_SOCKET", &path);
+    command.env("RUNTIME_DIRECTORY", folder.path()).env("APP_INSTANCE", n.to_string());
+    command.env("APP_RELEASE", format!("{n:016x}")).env("APP_LOG", "warn");
+    let child = command.spawn()?;
+    let mut buffer = [0; 4096];
+    loop {
+        let length = notify.recv(&mut buffer)?;
+        if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1") {
+            // What it says from now on, nobody reads: sending to a socket that is gone fails at once.
+            std::fs::remove_file(&path)?;
+            return Ok(child);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The table of the README: each kind of client over many activations, one kind at a time.
+
+use std::{
+    io,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{Load, Mode, Report, report, succession::Succession};
+
+/// The servers that can be compared, with the same router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Server {
+    /// The product
+    App,
+    /// `axum::serve` with its graceful shutdown
+    Stock,
+}
+
+impl Server {
+    /// Builds it, optimized as a bundle is.
+    ///
+    /// # Errors
+    /// Where cargo does not start, or fails.
+    pub fn build(self) -> io::Result<PathBuf> {
+        let target = match self {
+            Self::App => ["--bin", "app"],
+            Self::Stock => ["--example", "stock"],
+        };
+        let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+        command.args(["build", "--release", "--quiet", "--package", "app"]).args(target);
+        command.args(["--message-format", "json-render-diagnostics"]).current_dir(crate::workspace());
+        let output = command.stderr(std::process::Stdio::inherit()).output()?;
+        // The last artifact is the one that was asked for.
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut built = messages.filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)));
+        built.next_back().ok_or_else(|| io::Error::other("cargo built no program"))
+    }
+}
+
+/// Runs it, telling what happens; returns whether nothing was lost, and every run had what it must have.
+///
+/// # Errors
+/// Where the server does not start, or an instance does not become ready.
+pub fn run(server: Server, modes: &[Mode], activations: u32) -> io::Result<bool> {
+    let program = server.build()?;
+    let (mut reports, mut is_good) = (Vec::new(), true);
+    for mode in modes {
+        let (report, lacks) = one(&program, *mode, activations)?;
+        eprintln!("{mode}: {} sent, lost: {}", report.sent(), report.losses());
+        if let Some(lack) = lacks {
+            eprintln!("{mode}: the run shows nothing: {lack}");
+        }
+        is_good &= lacks.is_none() && report.lost() == 0;
+        reports.push(report);
+    }
+    println!("{}", report::table(&reports));
+    Ok(is_good)
+}
+
+/// One kind of client over some activations.
+pub(crate) fn one(
+    program: &std::path::Path,
+    mode: Mode,
+    activations: u32,
+) -> io::Result<(Report, Option<&'static str>)> {
+    let mut succession = Succession::start(program)?;
+    let load = Load::start_at(succession.address()?, mode, mode.clients());
+    let mut spans = Vec::new();
+    // Until every client is in the midst of it.
+    let mut next = Instant::now() + Duration::from_secs(2);
+    for _ in 0..activations {
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        spans.push(succession.activate()?);
+        next += mode.pause_between_activations();
+    }
+    thread::sleep(next.saturating_duration_since(Instant::now()));
+    let report = load.stop();
+    let lacks = spans.iter().find_map(|span| report.lacks(*span));
+    let lacks = lacks.or((!succession.end()).then_some("an instance did not end"));
+    Ok((report, lacks))
+}

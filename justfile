@@ -6,7 +6,7 @@ default:
 run:
     cargo run -p app
 
-# Deploy, replace and roll back on a real systemd host, under load (root)
+# Twenty deployments and rollbacks on a real systemd host, under every kind of load (root)
 demo:
     cargo demo
 
@@ -24,3 +24,15 @@ check:
     cargo clippy --workspace --all-targets --all-features -- -D warnings
     shellcheck hooks/* .ci/run
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features
+
+# Each kind of client over 110 activations, one kind at a time; `just table --server stock` for axum::serve (20 min)
+table *ARGS:
+    cargo run --quiet --package rig -- table {{ ARGS }}
+
+# Take each cure of the drain out, and see its test fail
+cures:
+    crates/serve/tests/cures/run
+
+# Times, memory, and requests per second of processor time beside axum::serve (root)
+bench:
+    cargo run --quiet --package rig -- bench

@@ -90,7 +90,7 @@ impl Mode {
             Self::C2 => (2, 1),
             Self::C3 => (50, 26),
             Self::C3b => (50, 46),
-            Self::C4 => (8, 6),
+            Self::C4 => (16, 6),
             Self::C5 => (20, 400),
             Self::C6 | Self::C7 => (24, 1_300),
             Self::C8 => (20, 11),
@@ -113,11 +113,15 @@ impl Mode {
         }
     }
 
-    /// How far apart activations must be for its clients to find a connection that they can keep.
-    pub(crate) fn pause_between_activations(self) -> Duration {
-        (self.shape().round + Duration::from_millis(100))
-            .max(Duration::from_millis(200))
-            .min(Duration::from_millis(1_400))
+    /// How far apart activations must be, so that at each some clients are on a connection that the last one did not close.
+    pub(crate) fn between_activations(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::C5 => 500,
+            // Its response was under way at the last one, and the one after it said close.
+            Self::C6 => 3_000,
+            Self::C7 => 1_400,
+            _ => 200,
+        })
     }
 
     /// Whether its clients have connections on which nothing is in flight.

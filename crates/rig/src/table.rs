@@ -75,7 +75,7 @@ pub(crate) fn one(
     for _ in 0..activations {
         thread::sleep(next.saturating_duration_since(Instant::now()));
         spans.push(succession.activate()?);
-        next += mode.pause_between_activations();
+        next += mode.between_activations();
     }
     thread::sleep(next.saturating_duration_since(Instant::now()));
     let report = load.stop();

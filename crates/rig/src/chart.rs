@@ -52,7 +52,7 @@ fn panel(page: &mut String, report: &Report, activations: &[Activation], x: &imp
     writeln!(
         page,
         "<h2>{} <small>{} sent, lost: {}; p50 {:.1} ms, p99.9 {:.1} ms, longest {:.1} ms; {} connections closed</small>\
-         </h2>\n<svg viewBox=\"-42 -4 {} {}\" role=\"img\">",
+         </h2>\n<svg viewBox=\"-42 -10 {} {}\" role=\"img\">",
         report.mode,
         report.sent(),
         report.losses(),
@@ -61,7 +61,7 @@ fn panel(page: &mut String, report: &Report, activations: &[Activation], x: &imp
         report.longest().as_secs_f64() * 1000.0,
         report.connections_closed,
         WIDTH + 44.0,
-        HEIGHT + 8.0
+        HEIGHT + 14.0
     )?;
     for (power, label) in (-1..=4).zip(["0.1 ms", "1 ms", "10 ms", "0.1 s", "1 s", "10 s"]) {
         let y = y(10_f64.powi(power));

@@ -96,6 +96,7 @@ pub fn run() -> bool {
     }
     progress.finish_and_clear();
     thread::sleep(EVERY);
+    loads.iter().for_each(Load::halt);
     let reports: Vec<Report> = loads.into_iter().map(Load::stop).collect();
     tell(&activations, &reports, &crate::workspace().join("target/demo"))
 }

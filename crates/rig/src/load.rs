@@ -149,7 +149,8 @@ impl Mode {
             Self::C6 | Self::C7 => Duration::from_millis(300),
             Self::C9 => between(100, 4_000),
             Self::C10 => between(1, 10),
-            Self::Events | Self::Socket => Duration::from_millis(100),
+            // Else the next activation finds all of them at the same point.
+            Self::Events | Self::Socket => between(10, 200),
         }
     }
 }
@@ -194,12 +195,17 @@ impl Load {
         Self::spawn(|| {}, address, mode, clients)
     }
 
+    /// Tells the clients to stop; [`Self::stop`] waits for them.
+    pub fn halt(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Stops the clients and counts.
     ///
     /// # Panics
     /// Where a client did.
     pub fn stop(self) -> Report {
-        self.stop.send_replace(true);
+        self.halt();
         self.thread.join().expect("clients do not panic")
     }
 

@@ -54,6 +54,8 @@ enum Verb {
         #[command(flatten)]
         within: Within,
     },
+    /// Put a fresh instance of the current release in the place of the one that serves: a changed /etc/app/env takes effect
+    Restart,
     /// Start the current release where nobody serves (app.service runs this)
     Boot,
     /// Show what is current, the instances, and what they still drain
@@ -117,6 +119,7 @@ fn run(cli: Cli) -> Result<()> {
             let id = release.as_deref().map(activate::resolve).transpose()?;
             rollback::rollback(&store, id, Duration::from_secs(within.within))
         }
+        Verb::Restart => activate::activate(&store, &store.current()?),
         Verb::Boot => boot::boot(&store),
         Verb::Status(shape) => {
             let status = status::status(&store)?;

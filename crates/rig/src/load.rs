@@ -86,14 +86,14 @@ impl Mode {
     /// Measured where nothing else goes on.
     fn shape(self) -> Shape {
         let (clients, round) = match self {
-            Self::C1 => (4, 3),
+            Self::C1 => (12, 3),
             Self::C2 => (2, 1),
-            Self::C3 => (50, 26),
+            Self::C3 => (100, 26),
             Self::C3b => (50, 46),
             Self::C4 => (16, 6),
             Self::C5 => (20, 400),
             Self::C6 | Self::C7 => (24, 1_300),
-            Self::C8 => (20, 11),
+            Self::C8 => (60, 13),
             Self::C9 => (600, 2_000),
             Self::C10 => (20, 10),
             Self::Events | Self::Socket => (12, 1_100),

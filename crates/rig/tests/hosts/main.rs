@@ -7,3 +7,4 @@ mod deploy;
 mod drain;
 mod input;
 mod rigging;
+mod runbook;

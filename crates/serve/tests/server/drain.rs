@@ -251,6 +251,40 @@ fn a_connection_that_was_upgraded_is_its_handlers_who_hears_of_the_signal() {
 }
 
 #[test]
+fn a_switch_of_protocols_keeps_its_own_header_after_the_signal() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    ask(&mut connect(&address), "/");
+    served.retire();
+    stream.write_all(b"GET /echo HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
+    let head = receive(&mut stream);
+    assert!(head.contains("connection: upgrade") && !head.contains("close"), "{head}");
+    served.ends_well();
+}
+
+#[test]
+fn half_a_head_is_waited_for_beyond_the_grace() {
+    let (served, address) = Start::alone().ready();
+    let (mut fresh, mut kept) = (connect(&address), connect(&address));
+    ask(&mut kept, "/");
+    for stream in [&mut fresh, &mut kept] {
+        stream.write_all(b"GET / HT").unwrap();
+    }
+    ask(&mut connect(&address), "/");
+    served.retire();
+    // One a second; the grace is 5 s.
+    for _ in 0..7 {
+        served.wait_for("STATUS=retiring");
+    }
+    for mut stream in [fresh, kept] {
+        stream.write_all(b"TP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let response = receive(&mut stream);
+        assert_is_the_last(stream, &response, "hello");
+    }
+    served.ends_well();
+}
+
+#[test]
 fn what_would_go_on_for_ever_hears_of_the_signal() {
     let (served, address) = Start::alone().ready();
     let mut stream = connect(&address);

@@ -94,6 +94,22 @@ fn streams_that_a_client_sends_behind_its_pong_are_answered() {
 }
 
 #[test]
+fn a_connection_that_begins_after_the_signal_is_answered() {
+    let (served, address) = Start::alone().ready();
+    let fresh: Vec<TcpStream> = (0..8).map(|_| connect(&address)).collect();
+    crate::served::ask(&mut connect(&address), "/");
+    served.retire();
+    for mut stream in fresh {
+        let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[]), &get(1)].concat();
+        stream.write_all(&hello).unwrap();
+        let ping = wait_for(&mut stream, PING);
+        stream.write_all(&frame(PING, ACK, 0, &ping)).unwrap();
+        assert_eq!(rest(&mut stream).1, 1);
+    }
+    served.ends_well();
+}
+
+#[test]
 fn streams_in_flight_are_answered() {
     let (served, mut stream) = greeted();
     stream.write_all(&get(1)).unwrap();

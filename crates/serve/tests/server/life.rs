@@ -93,6 +93,17 @@ fn the_file_tells_each_state_and_accepting_is_false_once_nothing_will_be_accepte
     served.ends_well();
 }
 
+/// Growing it later stops every thread for 10 to 20 ms at each doubling.
+#[test]
+fn the_descriptor_table_has_room_before_anything_is_accepted() {
+    let (served, _) = Start::alone().with("APP_CONNECTIONS", 500).ready();
+    let status = fs::read_to_string(format!("/proc/{}/status", served.child.id())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+    assert!(size.trim().parse::<u32>().unwrap() >= 1024, "{size}");
+    served.retire();
+    served.ends_well();
+}
+
 #[test]
 fn the_watchdog_is_fed_by_the_runtime_that_serves_and_starves_when_it_is_stuck() {
     let start = Start::alone().with("WATCHDOG_USEC", 200_000).with("TOKIO_WORKER_THREADS", 1);

@@ -114,8 +114,6 @@ async fn http2(io: Io, peer: Peer, router: Router, mut watch: Watch) {
     builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_header_list_size(HEAD_LIMIT as u32);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
     let ended = tokio::select! {
-        // First, so that hyper has seen the preface: it drops a connection that it is told to end before.
-        biased;
         result = connection.as_mut() => result,
         _ = watch.retired() => {
             // GOAWAY (RFC 9113, 6.8): streams that have begun run to their end.

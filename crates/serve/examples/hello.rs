@@ -69,8 +69,11 @@ async fn forever(mut retiring: serve::Retiring) -> &'static str {
     "come back"
 }
 
-/// Speaks a protocol of its own after a 101: every byte comes back, until the instance retires.
+/// Speaks a protocol of its own after a 101: every byte comes back, until the instance retires, or for ever with `?deaf`.
 async fn echo(mut retiring: serve::Retiring, mut request: Request) -> impl IntoResponse {
+    if request.uri().query() == Some("deaf") {
+        retiring = serve::Retiring::default();
+    }
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let mut io = TokioIo::new(upgraded.await.unwrap());

@@ -197,7 +197,7 @@ impl Asking {
     fn answer(self, mut response: Response<Body>) -> Response<Guarded> {
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (self.connect && status.is_success()) {
-            self.exchange.upgrade();
+            self.exchange.upgrade(&self.message);
         } else if self.watch.is_retiring() && !self.next_has_arrived() {
             say_close(&mut response, self.version);
         }

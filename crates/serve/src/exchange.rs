@@ -30,13 +30,12 @@ pub(crate) enum Wants {
 /// What is under way on a connection.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    accepted: Instant,
     /// A head has begun to arrive that no handler has been given yet.
     partial: AtomicBool,
     /// Bytes of the next message have been read.
     ahead: AtomicBool,
-    /// Upgraded.
-    raw: AtomicBool,
+    /// The request that it was upgraded by.
+    upgraded: OnceLock<Arc<Asked>>,
     /// Of the body that is being read.
     left: AtomicU64,
     /// Requests whose responses have not ended.
@@ -63,15 +62,13 @@ pub(crate) struct Asked {
 
 impl Default for Exchange {
     fn default() -> Self {
-        let accepted = Instant::now();
         Self {
-            accepted,
             partial: AtomicBool::default(),
             ahead: AtomicBool::default(),
-            raw: AtomicBool::default(),
+            upgraded: OnceLock::new(),
             left: AtomicU64::default(),
             requests: AtomicU64::default(),
-            in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since: accepted }),
+            in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since: Instant::now() }),
             ended: Notify::new(),
         }
     }
@@ -80,7 +77,7 @@ impl Default for Exchange {
 impl Exchange {
     pub(crate) fn wants(&self) -> Wants {
         let left = self.left.load(Ordering::Acquire);
-        if self.raw.load(Ordering::Acquire) {
+        if self.upgraded.get().is_some() {
             Wants::Raw
         } else if left > 0 {
             Wants::Body(left)
@@ -100,8 +97,9 @@ impl Exchange {
     }
 
     /// From now on the bytes belong to whom the connection is upgraded for.
-    pub(crate) fn upgrade(&self) {
-        self.raw.store(true, Ordering::Release);
+    pub(crate) fn upgrade(&self, by: &Message) {
+        // A connection is upgraded once.
+        let _ = self.upgraded.set(by.asked());
     }
 
     /// Counts what was read of the body.
@@ -157,25 +155,16 @@ impl Exchange {
 
     /// What is open here, one entry for each request, or one for the connection.
     pub(crate) fn describe(&self) -> Vec<Cut> {
-        let flag = |flag: &AtomicBool| flag.load(Ordering::Acquire);
-        let kind = if flag(&self.raw) {
-            "upgraded"
-        } else if flag(&self.partial) {
-            "head"
-        } else {
-            "idle"
-        };
-        let InFlight { requests, idle_since } = &*self.requests();
-        if requests.is_empty() {
-            let since = if kind == "upgraded" { self.accepted } else { *idle_since };
-            return vec![Cut { kind, route: String::new(), age: since.elapsed() }];
+        let in_flight = self.requests();
+        if let Some(asked) = self.upgraded.get() {
+            return vec![asked.cut("upgraded")];
         }
-        let cut = |asked: &Arc<Asked>| Cut {
-            kind: if flag(&asked.answered) { "response" } else { "request" },
-            route: asked.route.get().map_or_else(String::new, |route| route.as_str().to_owned()),
-            age: asked.began.elapsed(),
-        };
-        requests.iter().map(cut).collect()
+        if in_flight.requests.is_empty() {
+            let kind = if self.partial.load(Ordering::Acquire) { "head" } else { "idle" };
+            return vec![Cut { kind, route: String::new(), age: in_flight.idle_since.elapsed() }];
+        }
+        let kind = |asked: &Asked| if asked.answered.load(Ordering::Acquire) { "response" } else { "request" };
+        in_flight.requests.iter().map(|asked| asked.cut(kind(asked))).collect()
     }
 
     fn requests(&self) -> MutexGuard<'_, InFlight> {
@@ -198,6 +187,11 @@ impl Asked {
     pub(crate) fn took(&self, route: &MatchedPath) {
         // The first is the outermost, and whole.
         let _ = self.route.set(route.clone());
+    }
+
+    fn cut(&self, kind: &'static str) -> Cut {
+        let route = self.route.get().map_or_else(String::new, |route| route.as_str().to_owned());
+        Cut { kind, route, age: self.began.elapsed() }
     }
 }
 

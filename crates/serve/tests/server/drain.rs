@@ -313,6 +313,9 @@ fn from_the_signal_on_it_lives_and_is_not_ready() {
 fn what_is_cut_is_told_one_by_one() {
     let (served, address) = Start::alone().with("APP_DRAIN_SECONDS", 1).with("HELLO_LOG", 1).ready();
     let (mut slow, mut chunks, mut half) = (connect(&address), connect(&address), connect(&address));
+    let mut upgraded = connect(&address);
+    upgraded.write_all(b"GET /echo?deaf HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
+    receive(&mut upgraded);
     send(&mut slow, "/slow/60000");
     send(&mut chunks, "/chunks/20000");
     half.write_all(b"GET / HT").unwrap();
@@ -327,7 +330,7 @@ fn what_is_cut_is_told_one_by_one() {
     {
         assert!(cuts.iter().any(|line| line.contains(part)), "{part}: {text}");
     }
-    assert!(cuts.iter().any(|line| line.contains("kind=\"head\"")) && cuts.len() == 4, "{text}");
+    assert!(cuts.iter().any(|line| line.contains("kind=\"head\"")) && cuts.len() == 5, "{text}");
 }
 
 #[test]

@@ -8,7 +8,10 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use releases::{ReleaseId, bundle::Contents};
+use releases::{
+    ReleaseId,
+    bundle::{Bundle, Contents},
+};
 use serde_json::json;
 
 use crate::{
@@ -40,9 +43,12 @@ const CLIENTS: [(Mode, usize); 13] = [
 
 /// One change of the release that serves.
 #[derive(Debug)]
-pub(crate) struct Activation {
+pub struct Activation {
+    /// `deployment` or `rollback`.
     pub what: &'static str,
+    /// What serves since.
     pub release: ReleaseId,
+    /// How long the agent, or `releasectl`, was at it.
     pub span: Span,
 }
 
@@ -65,79 +71,119 @@ pub fn run() -> bool {
     println!("first deployment: {} ms", began.elapsed().as_millis());
     host.assert_serving(first.id.as_str());
 
-    let loads: Vec<Load> = CLIENTS.iter().map(|(mode, count)| Load::start(&host, *mode, *count)).collect();
-    println!("clients of {} kinds are at work; {ACTIVATIONS} activations follow, one every 3 s", loads.len());
+    println!("clients of {} kinds are at work; {ACTIVATIONS} activations follow, one every 3 s", CLIENTS.len());
     let progress = ProgressBar::new(ACTIVATIONS as u64)
         .with_style(ProgressStyle::with_template("{bar:20} {msg}").expect("a template that can be read"));
-    let mut activations = Vec::new();
-    let mut next = Instant::now() + EVERY;
-    for n in 0..ACTIVATIONS {
-        thread::sleep(next.saturating_duration_since(Instant::now()));
-        next += EVERY;
-        let began = Instant::now();
-        let (what, release) = if n % 2 == 0 {
-            agent.deploy(&second.archive).expect_success();
-            ("deployment", &second.id)
-        } else {
-            host.succeed("releasectl rollback");
-            ("rollback", &first.id)
-        };
-        let span = Span::since(began);
-        host.assert_serving(release.as_str());
-        let line = format!("{:>2} {what} to {release}: {} ms", n + 1, span.length().as_millis());
-        progress.set_message(line.clone());
+    let campaign = Campaign::run(&host, &mut agent, [&first, &second], ACTIVATIONS, |n, activation| {
+        let Activation { what, release, span } = activation;
+        let line = format!("{n:>2} {what} to {release}: {} ms", span.length().as_millis());
         progress.inc(1);
         if progress.is_hidden() {
             println!("{line}");
         } else {
             progress.println(line);
         }
-        activations.push(Activation { what, release: release.clone(), span });
-    }
-    progress.finish_and_clear();
-    thread::sleep(EVERY);
-    loads.iter().for_each(Load::halt);
-    let reports: Vec<Report> = loads.into_iter().map(Load::stop).collect();
-    tell(&activations, &reports, &crate::workspace().join("target/demo"))
-}
-
-fn tell(activations: &[Activation], reports: &[Report], folder: &Path) -> bool {
-    println!("\n{}\n", report::table(reports));
-    let (sent, lost) = (reports.iter().map(Report::sent).sum::<u64>(), reports.iter().map(Report::lost).sum::<u64>());
-    let lacks = |activation: &Activation| {
-        let lack = |report: &Report| Some(format!("{}: {}", report.mode, report.lacks(activation.span)?));
-        reports.iter().filter_map(lack).collect::<Vec<_>>()
-    };
-    let vacuous: Vec<String> = activations.iter().flat_map(lacks).collect();
-    write(folder, "report.json", &json(activations, reports, sent, lost, &vacuous));
-    write(folder, "report.html", &chart::page(activations, reports));
-    println!("{sent} requests over {} activations, {lost} lost", activations.len());
-    for lack in &vacuous {
-        println!("the run shows nothing at one activation: {lack}");
-    }
-    println!("target/demo/report.html shows latency over time");
-    lost == 0 && vacuous.is_empty()
-}
-
-fn json(activations: &[Activation], reports: &[Report], sent: u64, lost: u64, vacuous: &[String]) -> String {
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
-    let activation = |activation: &Activation| {
-        json!({
-            "what": activation.what,
-            "release": activation.release.as_str(),
-            "from_ms": milliseconds(activation.span.from),
-            "took_ms": milliseconds(activation.span.length()),
-        })
-    };
-    let report = json!({
-        "format": 1,
-        "requests": sent,
-        "lost": lost,
-        "vacuous": vacuous,
-        "activations": activations.iter().map(activation).collect::<Vec<_>>(),
-        "kinds": reports.iter().map(Report::to_json).collect::<Vec<_>>(),
     });
-    format!("{report:#}\n")
+    progress.finish_and_clear();
+    campaign.tell(&crate::workspace().join("target/demo"))
+}
+
+/// Activations, alternately forward and back, under every kind of load at once.
+#[derive(Debug)]
+pub struct Campaign {
+    /// In order.
+    pub activations: Vec<Activation>,
+    /// One for each kind of client.
+    pub reports: Vec<Report>,
+}
+
+impl Campaign {
+    /// Runs it on a host that serves the first of two revisions.
+    ///
+    /// # Panics
+    /// Where a deployment or a rollback fails.
+    pub fn run(
+        host: &Host,
+        agent: &mut Agent,
+        [first, second]: [&Bundle; 2],
+        count: usize,
+        each: impl Fn(usize, &Activation),
+    ) -> Self {
+        let loads: Vec<Load> = CLIENTS.iter().map(|(mode, count)| Load::start(host, *mode, *count)).collect();
+        let mut activations = Vec::new();
+        let mut next = Instant::now() + EVERY;
+        for n in 1..=count {
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+            next += EVERY;
+            let began = Instant::now();
+            let (what, release) = if n % 2 == 1 {
+                agent.deploy(&second.archive).expect_success();
+                ("deployment", &second.id)
+            } else {
+                host.succeed("releasectl rollback");
+                ("rollback", &first.id)
+            };
+            let activation = Activation { what, release: release.clone(), span: Span::since(began) };
+            host.assert_serving(release.as_str());
+            each(n, &activation);
+            activations.push(activation);
+        }
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        loads.iter().for_each(Load::halt);
+        Self { activations, reports: loads.into_iter().map(Load::stop).collect() }
+    }
+
+    /// Requests that were not answered as they should be.
+    pub fn lost(&self) -> u64 {
+        self.reports.iter().map(Report::lost).sum()
+    }
+
+    /// What the run must have had at each activation to have shown anything, and had not.
+    pub fn lacks(&self) -> Vec<String> {
+        let lack = |report: &Report, span| Some(format!("{}: {}", report.mode, report.lacks(span)?));
+        let at = |activation: &Activation| -> Vec<String> {
+            self.reports.iter().filter_map(|report| lack(report, activation.span)).collect()
+        };
+        self.activations.iter().flat_map(at).collect()
+    }
+
+    fn sent(&self) -> u64 {
+        self.reports.iter().map(Report::sent).sum()
+    }
+
+    fn tell(&self, folder: &Path) -> bool {
+        let (lost, lacks) = (self.lost(), self.lacks());
+        println!("\n{}\n", report::table(&self.reports));
+        write(folder, "report.json", &self.to_json());
+        write(folder, "report.html", &chart::page(&self.activations, &self.reports));
+        println!("{} requests over {} activations, {lost} lost", self.sent(), self.activations.len());
+        for lack in &lacks {
+            println!("the run shows nothing at one activation: {lack}");
+        }
+        println!("target/demo/report.html shows latency over time");
+        lost == 0 && lacks.is_empty()
+    }
+
+    fn to_json(&self) -> String {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+        let activation = |activation: &Activation| {
+            json!({
+                "what": activation.what,
+                "release": activation.release.as_str(),
+                "from_ms": milliseconds(activation.span.from),
+                "took_ms": milliseconds(activation.span.length()),
+            })
+        };
+        let report = json!({
+            "format": 1,
+            "requests": self.sent(),
+            "lost": self.lost(),
+            "vacuous": self.lacks(),
+            "activations": self.activations.iter().map(activation).collect::<Vec<_>>(),
+            "kinds": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
+        });
+        format!("{report:#}\n")
+    }
 }
 
 fn write(folder: &Path, name: &str, text: &str) {

@@ -5,6 +5,7 @@
 //! - [`Load`]: clients that never retry, and give every request exactly one [`Outcome`](outcome::Outcome).
 
 pub mod agent;
+pub mod bench;
 mod chart;
 pub mod client;
 pub mod demo;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rig::{
-    Agent, Host, Mode, demo, machine,
+    Agent, Host, Mode, bench, demo, machine,
     table::{self, Server},
 };
 
@@ -31,6 +31,8 @@ enum Verb {
         /// The kinds of clients [default: all]
         modes: Vec<Mode>,
     },
+    /// Measure times, memory, and requests per second of processor time beside `axum::serve`
+    Bench,
     /// Boot a host, deploy BUNDLE to it if one is given, and run COMMAND in it (a shell, if none is given)
     Host {
         /// A bundle as `just bundle` makes it
@@ -48,21 +50,26 @@ fn main() -> ExitCode {
         let modes = if modes.is_empty() { Mode::ALL } else { &modes };
         return match table::run(server, modes, activations) {
             Ok(is_good) => ExitCode::from(u8::from(!is_good)),
-            Err(error) => {
-                eprintln!("rig: {error}");
-                ExitCode::FAILURE
-            }
+            Err(error) => failed(&error),
         };
     }
     if let Err(error) = machine::prepare() {
-        eprintln!("rig: {error}");
-        return ExitCode::FAILURE;
+        return failed(&error);
     }
     match verb {
         Verb::Table { .. } => unreachable!("it needs no host"),
+        Verb::Bench => match bench::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        },
         Verb::Demo => ExitCode::from(u8::from(!demo::run())),
         Verb::Host { bundle, command } => host(bundle.as_deref(), &command),
     }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("rig: {error}");
+    ExitCode::FAILURE
 }
 
 fn host(bundle: Option<&std::path::Path>, command: &[String]) -> ExitCode {

@@ -30,6 +30,17 @@ impl Span {
         Self::between(began, Instant::now())
     }
 
+    /// From now on, for so long.
+    pub fn from_now(length: Duration) -> Self {
+        let now = Instant::now();
+        Self::between(now, now + length)
+    }
+
+    /// Whether a moment is in it.
+    pub fn contains(self, moment: Duration) -> bool {
+        self.from <= moment && moment <= self.until
+    }
+
     fn between(from: Instant, until: Instant) -> Self {
         Self { from: from.duration_since(*ORIGIN), until: until.duration_since(*ORIGIN) }
     }

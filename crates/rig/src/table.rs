@@ -49,7 +49,7 @@ pub fn run(server: Server, modes: &[Mode], activations: u32) -> io::Result<bool>
     let program = server.build()?;
     let (mut reports, mut is_good) = (Vec::new(), true);
     for mode in modes {
-        let (report, lacks) = one(&program, *mode, activations)?;
+        let (report, lacks) = one(&program, *mode, activations, activations)?;
         eprintln!("{mode}: {} sent, lost: {}", report.sent(), report.losses());
         if let Some(lack) = lacks {
             eprintln!("{mode}: the run shows nothing: {lack}");
@@ -61,20 +61,23 @@ pub fn run(server: Server, modes: &[Mode], activations: u32) -> io::Result<bool>
     Ok(is_good)
 }
 
-/// One kind of client over some activations.
+/// One kind of client over some activations, and as long as if there were `rounds` of them.
 pub(crate) fn one(
     program: &std::path::Path,
     mode: Mode,
     activations: u32,
+    rounds: u32,
 ) -> io::Result<(Report, Option<&'static str>)> {
     let mut succession = Succession::start(program)?;
     let load = Load::start_at(succession.address()?, mode, mode.clients());
     let mut spans = Vec::new();
     // Until every client is in the midst of it.
     let mut next = Instant::now() + Duration::from_secs(2);
-    for _ in 0..activations {
+    for n in 0..rounds {
         thread::sleep(next.saturating_duration_since(Instant::now()));
-        spans.push(succession.activate()?);
+        if n < activations {
+            spans.push(succession.activate()?);
+        }
         next += mode.between_activations();
     }
     thread::sleep(next.saturating_duration_since(Instant::now()));

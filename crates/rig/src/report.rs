@@ -15,6 +15,11 @@ use crate::{Mode, outcome::Outcome};
 /// The time that spans are counted from: one for all clients of this process.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+/// Spans are counted from here, or from the first report.
+pub(crate) fn start_clock() {
+    LazyLock::force(&ORIGIN);
+}
+
 /// From, until, since an origin that all spans share.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -82,8 +87,7 @@ pub struct Report {
 impl Report {
     /// Nothing yet.
     pub fn new(mode: Mode) -> Self {
-        // Before anything is counted from it.
-        LazyLock::force(&ORIGIN);
+        start_clock();
         Self { mode, requests: Vec::new(), connections_closed: 0, answered_by: BTreeMap::new(), idle: Vec::new() }
     }
 

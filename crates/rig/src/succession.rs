@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::report::Span;
+use crate::report::{self, Span};
 
 /// Beyond any drain.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +35,7 @@ impl Succession {
     /// # Errors
     /// Where it does not start, or does not become ready.
     pub fn start(program: &Path) -> io::Result<Self> {
+        report::start_clock();
         let listener = TcpListener::bind("127.0.0.1:0")?;
         // As deep as app.socket's (listen(2) again only changes the backlog).
         rustix::net::listen(&listener, 4096)?;

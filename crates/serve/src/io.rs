@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep, timeout},
@@ -29,7 +29,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// How long a PONG is kept from hyper once the instance retires.
 const PONG_HOLD: Duration = Duration::from_millis(100);
-/// What is read at once where hyper does not lend its own buffer.
+/// What is read at once where hyper does not say how much it takes.
 const CHUNK: usize = 16 * 1024;
 
 /// What hyper reads and writes.
@@ -103,10 +103,14 @@ impl Io {
     pub(crate) async fn sniff(&mut self, idle: Duration) -> Option<Protocol> {
         let mut limit = idle;
         loop {
-            let mut bytes = [0; 1024];
-            let read = poll_fn(|context| self.stream.poll_read(context, &mut bytes));
+            let (stream, ahead) = (&self.stream, &mut self.ahead);
+            let read = poll_fn(|context| {
+                stream.poll_read(context, CHUNK, |bytes| {
+                    ahead.extend_from_slice(bytes);
+                    bytes.len()
+                })
+            });
             let read = timeout(limit, read).await.ok()?.ok()?;
-            self.ahead.extend_from_slice(&bytes[..read]);
             self.exchange.set_partial(!self.ahead.is_empty());
             match protocol_of(&self.ahead) {
                 Some(Protocol::Http2) => {
@@ -136,37 +140,39 @@ impl Io {
                 };
             }
         };
-        let unfilled = buffer.initialize_unfilled_to(most);
-        let read = if self.ahead.is_empty() {
-            match self.stream.poll_read(context, unfilled) {
-                Poll::Pending if until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head took too long")));
-                }
-                result => ready!(result)?,
-            }
-        } else {
-            let length = most.min(self.ahead.len());
-            unfilled[..length].copy_from_slice(&self.ahead.split_to(length));
-            length
+        // What belongs to a next message comes back as the rest.
+        let mut give = |bytes: &[u8]| {
+            let end = if wants == Wants::Head { head.end(bytes) } else { None };
+            let (given, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+            buffer.put_slice(given);
+            (given.len(), end.is_some(), BytesMut::from(rest))
         };
-        let end = if wants == Wants::Head { head.end(&unfilled[..read]) } else { None };
-        let taken = end.unwrap_or(read);
-        if taken < read {
-            let rest = std::mem::take(&mut self.ahead);
-            self.ahead.extend_from_slice(&unfilled[taken..read]);
-            self.ahead.extend_from_slice(&rest);
-        }
-        buffer.advance(taken);
+        let (given, ended) = if self.ahead.is_empty() {
+            let read = self.stream.poll_read(context, most, give);
+            if read.is_pending() && until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head took too long")));
+            }
+            let (given, ended, rest) = ready!(read)?;
+            self.ahead = rest;
+            (given, ended)
+        } else {
+            let mut bytes = self.ahead.split_to(most.min(self.ahead.len()));
+            let (given, ended, _) = give(&bytes);
+            bytes.advance(given);
+            bytes.unsplit(std::mem::take(&mut self.ahead));
+            self.ahead = bytes;
+            (given, ended)
+        };
         match wants {
             Wants::Head => {
-                self.exchange.set_partial(end.is_some() || head.has_begun());
+                self.exchange.set_partial(ended || head.has_begun());
                 if !head.has_begun() {
                     *until = None;
                 } else if until.is_none() {
                     *until = Some(Box::pin(sleep(HEAD_TIMEOUT)));
                 }
             }
-            _ => self.exchange.took(taken),
+            _ => self.exchange.took(given),
         }
         self.exchange.set_ahead(!self.ahead.is_empty());
         Poll::Ready(Ok(()))
@@ -193,12 +199,11 @@ impl Io {
                 }
                 Next::Pong(length) => *passed = self.ahead.split_to(length),
                 Next::Wait => {
-                    let mut bytes = [0; CHUNK];
-                    let read = ready!(self.stream.poll_read(context, &mut bytes))?;
-                    if read == 0 {
+                    let before = self.ahead.len();
+                    ready!(self.stream.poll_read(context, CHUNK, |bytes| self.ahead.extend_from_slice(bytes)))?;
+                    if self.ahead.len() == before {
                         return Poll::Ready(Ok(()));
                     }
-                    self.ahead.extend_from_slice(&bytes[..read]);
                 }
             }
         }
@@ -212,9 +217,8 @@ impl Io {
                 none.insert(Closing { until: Box::pin(sleep(LINGER)), late_bytes: 0 })
             }
         };
-        let mut bytes = [0; 4096];
         loop {
-            match self.stream.poll_read(context, &mut bytes) {
+            match self.stream.poll_read(context, CHUNK, <[u8]>::len) {
                 Poll::Ready(Ok(read)) if read > 0 => closing.late_bytes += read as u64,
                 Poll::Ready(_) => break,
                 Poll::Pending if closing.until.as_mut().poll(context).is_pending() => return Poll::Pending,

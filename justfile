@@ -18,11 +18,12 @@ test:
 bundle LABEL='':
     @cargo bundle {{ if LABEL == '' { '' } else { quote(LABEL) } }}
 
-# What CI checks before the tests: format, lints, hooks, documentation
+# What CI checks before the tests: format, lints, scripts, patches, documentation
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    shellcheck hooks/* .ci/run
+    shellcheck hooks/* .ci/run crates/serve/tests/cures/run
+    git apply --check crates/serve/tests/cures/*.patch
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features
 
 # Each kind of client over 110 activations, one kind at a time; `just table --server stock` for axum::serve (20 min)

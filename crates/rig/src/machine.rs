@@ -8,11 +8,12 @@ use std::{
 };
 
 /// A file that a package brings, and the package.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     ("/usr/bin/systemd-nspawn", "systemd-container"),
     ("/sbin/init", "systemd-sysv"),
     ("/usr/bin/dbus-daemon", "dbus"),
     ("/usr/bin/ab", "apache2-utils"),
+    ("/usr/bin/wrk", "wrk"),
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/nsenter", "util-linux"),
     ("/usr/sbin/ip", "iproute2"),

@@ -1,7 +1,7 @@
 //! Deploy, replace, go back.
 
 use std::{
-    process::{Child, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -43,41 +43,6 @@ fn a_first_deployment_serves_hardened_and_is_validated() {
     let exposure: f64 = exposure.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
     assert!(exposure <= 0.3, "{exposure}");
     assert_eq!(host.succeed(&format!("systemctl show -p StatusText --value {unit}")).trim(), "serving on [::]:80");
-}
-
-fn ab(host: &Host) -> Child {
-    let mut command = std::process::Command::new("nsenter");
-    command.args(["-t", &host.leader().to_string(), "-n", "--", "ab", "-q", "-c", "10", "-n", "30000"]);
-    command.arg("http://127.0.0.1/lambros").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-#[track_caller]
-fn assert_none_failed(mut ab: Child) {
-    assert!(matches!(ab.try_wait(), Ok(None)), "ab ended before the change did: it has shown nothing");
-    let output = ab.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    assert_eq!((value("Complete requests:"), value("Failed requests:")), (Some("30000"), Some("0")), "{text}");
-}
-
-#[test]
-fn ab_fails_no_request_across_ten_deployments_and_ten_rollbacks() {
-    let host = Host::boot();
-    let (one, two) = (good("one"), good("two"));
-    let mut agent = Agent::new(&host);
-    agent.deploy(&one.archive).expect_success();
-    for _ in 0..10 {
-        let clients = ab(&host);
-        agent.deploy(&two.archive).expect_success();
-        assert_none_failed(clients);
-        host.assert_serving(two.id.as_str());
-
-        let clients = ab(&host);
-        host.succeed("releasectl rollback");
-        assert_none_failed(clients);
-        host.assert_serving(one.id.as_str());
-    }
-    assert_converged(&host, one.id.as_str());
 }
 
 #[test]

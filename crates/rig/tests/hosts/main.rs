@@ -8,3 +8,4 @@ mod drain;
 mod input;
 mod rigging;
 mod runbook;
+mod tools;

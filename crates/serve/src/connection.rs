@@ -115,13 +115,12 @@ async fn http2(io: Io, peer: Peer, router: Router, mut watch: Watch) {
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
     let ended = tokio::select! {
         result = connection.as_mut() => result,
-        _ = watch.retired() => {
+        () = retired_or_idle(&mut watch, &exchange) => {
             // GOAWAY (RFC 9113, 6.8): streams that have begun run to their end.
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 result = connection.as_mut() => result,
-                // A client that never answers, or never says more than half of its first frames.
-                () = forsaken(&mut watch, &exchange) => {
+                () = silent(&mut watch, &exchange) => {
                     let _ = stream.half_close();
                     timeout(LINGER, connection).await.unwrap_or(Ok(()))
                 }
@@ -133,11 +132,34 @@ async fn http2(io: Io, peer: Peer, router: Router, mut watch: Watch) {
     }
 }
 
-/// Returns once the instance retires and the grace is over, and no stream is open.
-async fn forsaken(watch: &mut Watch, exchange: &Exchange) {
+/// Returns once the instance retires and the grace is over on a connection that has asked for nothing: its client has not
+/// finished its greeting, and may never. Where something was asked, hyper alone knows when the last of it has been sent, and
+/// the deadline is for those who do not answer.
+async fn silent(watch: &mut Watch, exchange: &Exchange) {
     watch.grace_is_over().await;
-    while exchange.in_flight() {
-        exchange.response_ended().await;
+    if exchange.has_asked() {
+        std::future::pending().await
+    }
+}
+
+async fn retired_or_idle(watch: &mut Watch, exchange: &Exchange) {
+    tokio::select! {
+        _ = watch.retired() => {}
+        () = idle(exchange) => {}
+    }
+}
+
+/// Returns once nothing has been asked for as long as a connection may be idle.
+async fn idle(exchange: &Exchange) {
+    loop {
+        let until = exchange.idle_since() + IDLE_TIMEOUT;
+        if exchange.in_flight() {
+            exchange.response_ended().await;
+        } else if Instant::now() < until {
+            sleep_until(until).await;
+        } else {
+            return;
+        }
     }
 }
 

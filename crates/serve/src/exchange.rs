@@ -38,6 +38,8 @@ pub(crate) struct Exchange {
     upgraded: OnceLock<Arc<Asked>>,
     /// Of the body that is being read.
     left: AtomicU64,
+    /// A request has been given to the router.
+    asked: AtomicBool,
     /// Requests whose responses have not ended.
     requests: AtomicU64,
     in_flight: Mutex<InFlight>,
@@ -67,6 +69,7 @@ impl Default for Exchange {
             ahead: AtomicBool::default(),
             upgraded: OnceLock::new(),
             left: AtomicU64::default(),
+            asked: AtomicBool::default(),
             requests: AtomicU64::default(),
             in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since: Instant::now() }),
             ended: Notify::new(),
@@ -114,6 +117,10 @@ impl Exchange {
         self.left.store(0, Ordering::Release);
     }
 
+    pub(crate) fn has_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
     pub(crate) fn in_flight(&self) -> bool {
         self.requests.load(Ordering::Acquire) > 0
     }
@@ -150,6 +157,7 @@ impl Exchange {
         self.requests().requests.push(asked.clone());
         self.requests.fetch_add(1, Ordering::AcqRel);
         self.partial.store(false, Ordering::Release);
+        self.asked.store(true, Ordering::Release);
         Message { exchange: self.clone(), asked }
     }
 

@@ -145,6 +145,8 @@ where
     E: std::fmt::Display,
 {
     notify::status("starting");
+    // Beyond TimeoutStartSec=, where the limit is.
+    notify::extend(limit + MARGIN);
     let router = router.await.map_err(|error| Error::Router(error.to_string()))?;
     let (began, mut alive) = (Instant::now(), Alive::new());
     loop {

@@ -122,6 +122,39 @@ fn streams_in_flight_are_answered() {
     served.ends_well();
 }
 
+/// Its body is hyper's at once; the window (65,535 bytes) lets it out bit by bit.
+#[test]
+fn a_large_response_is_sent_to_its_end_beyond_the_grace() {
+    let (served, mut stream) = greeted();
+    // As `get`, with the path /big as a literal.
+    stream.write_all(&frame(1, 1 | 4, 1, &[0x82, 0x86, 0x04, 4, b'/', b'b', b'i', b'g', 0x41, 1, b'h'])).unwrap();
+    served.retire();
+    let (mut size, mut waited) = (0, false);
+    loop {
+        match next(&mut stream) {
+            (0, flags, 1, payload) => {
+                size += payload.len();
+                if flags & 1 == 1 {
+                    break;
+                }
+                if size == 65_535 {
+                    // One a second; the grace is 5 s.
+                    (0..7).for_each(|_| drop(served.wait_for("STATUS=retiring")));
+                    waited = true;
+                }
+                if waited {
+                    let more = (payload.len() as u32).max(65_535).to_be_bytes();
+                    stream.write_all(&[frame(8, 0, 0, &more), frame(8, 0, 1, &more)].concat()).unwrap();
+                }
+            }
+            (PING, flags, _, payload) if flags & ACK == 0 => stream.write_all(&frame(PING, ACK, 0, &payload)).unwrap(),
+            _ => {}
+        }
+    }
+    assert_eq!((size, waited), (2 << 20, true));
+    served.ends_well();
+}
+
 #[test]
 fn a_client_that_never_answers_does_not_keep_the_instance() {
     let (served, address) = Start::alone().ready();

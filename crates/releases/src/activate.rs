@@ -9,7 +9,7 @@ use crate::{
     store::{Link, Locked, Release},
     switch::{self, switch},
     systemd,
-    trail::By,
+    trail::{self, By},
     tree, units,
 };
 
@@ -22,14 +22,27 @@ use crate::{
 /// served before, and the error says so.
 pub fn activate(store: &Store, id: &ReleaseId) -> Result<()> {
     store.release(id)?;
-    let locked = store.lock("activate")?;
-    let release = verified(&locked, id)?;
+    take_over(&store.lock("activate")?, id)
+}
+
+/// Puts a fresh instance of the current release in the place of the one that serves.
+///
+/// # Errors
+/// As [`activate`], and [`Error::NothingCurrent`].
+pub fn restart(store: &Store) -> Result<()> {
+    let locked = store.lock("restart")?;
+    // Under the lock: a deployment that was under way must not be undone.
+    take_over(&locked, &locked.current()?)
+}
+
+fn take_over(store: &Locked, id: &ReleaseId) -> Result<()> {
+    let release = verified(store, id)?;
     if !store.host().is_live() {
-        return flip_offline(&locked, id);
+        return flip_offline(store, id, By::Activate);
     }
-    let from = locked.named_by(Link::Current);
-    let instance = switch(&locked, &release, By::Activate)?;
-    check_alive(&locked, &instance, from)?;
+    let from = store.named_by(Link::Current);
+    let instance = switch(store, &release, By::Activate)?;
+    check_alive(store, &instance, from, By::Rollback)?;
     warn_of_socket(store, &release);
     say(&switch::serving(store));
     say(&verdict(store, id));
@@ -55,14 +68,23 @@ pub(crate) fn verified(store: &Locked, id: &ReleaseId) -> Result<Release> {
     Ok(release)
 }
 
-/// A release that was READY and died at once must not stay: the one before takes over again.
-fn check_alive(store: &Locked, instance: &Instance, from: Option<ReleaseId>) -> Result<()> {
+/// The newest release before the current one that has passed `validate` and is whole.
+pub(crate) fn way_back(store: &Locked) -> Result<ReleaseId> {
+    let (current, records) = (store.current()?, store.records()?);
+    let before = trail::before(&current, &records);
+    let is_good = |id: &&ReleaseId| **id != current && trail::has_passed(id, &records) && verified(store, id).is_ok();
+    before.iter().rev().find(is_good).cloned().ok_or(Error::NothingBefore(current))
+}
+
+/// A release that was READY and died at once must not stay: the one before takes over again. `by` tells the log on which
+/// way that one stands: still before it, or after it.
+pub(crate) fn check_alive(store: &Locked, instance: &Instance, from: Option<ReleaseId>, by: By) -> Result<()> {
     if systemd::show(store.host(), instance)?.is_up() {
         return Ok(());
     }
     let back = from.filter(|from| *from != instance.release).map(|from| {
         say(&format!("release {} was ready and died: going back to {from}", instance.release));
-        verified(store, &from).and_then(|release| switch(store, &release, By::Rollback))
+        verified(store, &from).and_then(|release| switch(store, &release, by))
     });
     let error = switch::reject(store, instance, "was ready and died at once");
     match back {
@@ -72,9 +94,9 @@ fn check_alive(store: &Locked, instance: &Instance, from: Option<ReleaseId>) -> 
 }
 
 /// The files of another host: nothing runs there, and what is current is what its next boot starts.
-pub(crate) fn flip_offline(store: &Locked, id: &ReleaseId) -> Result<()> {
+pub(crate) fn flip_offline(store: &Locked, id: &ReleaseId, by: By) -> Result<()> {
     let instance = store.new_instance(id)?;
-    store.record_activation(&instance, By::Activate)?;
+    store.record_activation(&instance, by)?;
     if store.named_by(Link::Validated).is_none() {
         store.point(Link::Validated, id)?;
     }
@@ -101,5 +123,5 @@ fn verdict(store: &Store, id: &ReleaseId) -> String {
 }
 
 fn has_passed(store: &Store, id: &ReleaseId) -> bool {
-    store.records().is_ok_and(|records| crate::trail::has_passed(id, &records))
+    store.records().is_ok_and(|records| trail::has_passed(id, &records))
 }

@@ -32,12 +32,18 @@ pub fn boot(store: &Store) -> Result<()> {
             say(&format!("the last start was less than 10 s ago: waiting {} s", turn.delay.as_secs()));
             thread::sleep(turn.delay);
         }
-        pace::note_turn(store.host(), store.named_by(Link::Current).as_ref(), &turn)?;
+        pace::note_turn(store.host(), store.named_by(Link::Current).as_ref(), &turn);
     }
     let locked = store.lock("boot")?;
     let release = choose(&locked)?;
     match switch::newest(store, &release.id)? {
-        Some(instance) => switch::retire_others(&locked, &instance),
+        Some(instance) => {
+            // One that a killed verb has left starting is not READY yet.
+            if systemd::show(store.host(), &instance)?.active != "active" {
+                switch::start(&locked, &instance)?;
+            }
+            switch::retire_others(&locked, &instance)
+        }
         None => start(&locked, &release),
     }
 }

@@ -64,6 +64,14 @@ impl Host {
         self.rename(&aside, path)
     }
 
+    /// Writes over the beginning of a file, which needs no room on the disk where it is as long already.
+    pub fn overwrite(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let file = fs::OpenOptions::new().write(true).open(path);
+        let mut file = file.map_err(Error::disk("open", path))?;
+        file.write_all(bytes).map_err(Error::disk("write", path))?;
+        file.sync_all().map_err(Error::disk("sync", path))
+    }
+
     /// Adds a line to a log. A line that a crash cut short before is ended first, so that it costs only itself.
     pub fn append_line(&self, path: &Path, line: &str) -> Result<()> {
         let exists = path.exists();
@@ -165,9 +173,14 @@ fn said(output: &Output) -> String {
     if text.is_empty() { output.status.to_string() } else { text }
 }
 
-/// Prints a line of progress. A reader that has gone away must not stop a deployment in the middle.
-pub fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+/// Prints lines of progress. A reader that has gone away must not stop a deployment in the middle.
+pub fn say(lines: &str) {
+    let _ = writeln!(io::stdout(), "{}", without_controls(lines));
+}
+
+/// Lines for a terminal: names of files, and what others have said, may hold what steers it.
+pub fn without_controls(lines: &str) -> String {
+    lines.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// A sibling in the same folder, so that a rename replaces the original at one moment.

@@ -7,7 +7,11 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use releases::{Error, Result, Store, activate, boot, host::say, install, rollback, socket, status, validate};
+use releases::{
+    Error, Result, Store, activate, boot,
+    host::{say, without_controls},
+    install, rollback, socket, status, validate,
+};
 
 /// Installs releases of the service, switches between them without losing a request, and goes back.
 #[derive(Parser)]
@@ -99,7 +103,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("releasectl: {error}");
+            eprintln!("releasectl: {}", without_controls(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
@@ -119,7 +123,7 @@ fn run(cli: Cli) -> Result<()> {
             let id = release.as_deref().map(activate::resolve).transpose()?;
             rollback::rollback(&store, id, Duration::from_secs(within.within))
         }
-        Verb::Restart => activate::activate(&store, &store.current()?),
+        Verb::Restart => activate::restart(&store),
         Verb::Boot => boot::boot(&store),
         Verb::Status(shape) => {
             let status = status::status(&store)?;

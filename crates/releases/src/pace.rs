@@ -8,7 +8,10 @@ use std::{fs, time::Duration};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::{ReleaseId, Result, host::Host};
+use crate::{
+    ReleaseId,
+    host::{Host, say},
+};
 
 /// Gone at a reboot, as it should be.
 const FILE: &str = "/run/releasectl.json";
@@ -48,14 +51,18 @@ fn turn_after(last: Last, release: Option<&ReleaseId>, now: u64) -> Turn {
 }
 
 /// Notes a start that a deployment asked for: the next one is the first that can come too soon.
-pub fn note(host: &Host, release: &ReleaseId) -> Result<()> {
-    note_turn(host, Some(release), &Turn { delay: Duration::ZERO, streak: 0 })
+pub fn note(host: &Host, release: &ReleaseId) {
+    note_turn(host, Some(release), &Turn { delay: Duration::ZERO, streak: 0 });
 }
 
 /// Notes a start, or a try where there was nothing to start, made when its turn had come.
-pub fn note_turn(host: &Host, release: Option<&ReleaseId>, turn: &Turn) -> Result<()> {
+///
+/// Without the lock; where two meet, one note is as good as the other, and none costs a start too soon.
+pub fn note_turn(host: &Host, release: Option<&ReleaseId>, turn: &Turn) {
     let last = Last { release: release.cloned(), at: now(), streak: turn.streak };
-    host.write(&host.path(FILE), serde_json::to_string(&last).unwrap_or_default().as_bytes())
+    if let Err(error) = host.write(&host.path(FILE), serde_json::to_string(&last).unwrap_or_default().as_bytes()) {
+        say(&error.to_string());
+    }
 }
 
 fn now() -> u64 {

@@ -4,7 +4,7 @@ use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Deserialize;
@@ -80,7 +80,7 @@ fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
 /// Status and body of a GET whose response has a Content-Length, as both routes' have.
 fn get(stream: &mut dyn Stream, path: &str) -> io::Result<(u16, Vec<u8>)> {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: releasectl\r\n\r\n").as_bytes())?;
-    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+    let (mut bytes, mut chunk, began) = (Vec::new(), [0; 4096], Instant::now());
     loop {
         if let Some((status, start, length)) = head(&bytes)?
             && bytes.len() >= start + length
@@ -88,6 +88,10 @@ fn get(stream: &mut dyn Stream, path: &str) -> io::Result<(u16, Vec<u8>)> {
             return Ok((status, bytes[start..start + length].to_vec()));
         }
         let read = stream.read(&mut chunk)?;
+        if began.elapsed() > TIME_LIMIT {
+            // Byte by byte it would never end.
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         if read == 0 || bytes.len() > MOST_BYTES {
             return Err(io::Error::other(if read == 0 { "closed without an answer" } else { "a response too large" }));
         }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    Error, ReleaseId, Result, Store,
-    activate::{flip_offline, verified},
+    ReleaseId, Result, Store,
+    activate::{check_alive, flip_offline, verified, way_back},
     host::say,
-    store::Locked,
-    switch::{self, switch},
-    systemd, trail,
+    store::Link,
+    switch::switch,
     trail::By,
     validate,
 };
@@ -24,23 +23,15 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, within: Duration) -> Re
         store.release(id)?;
     }
     let locked = store.lock("rollback")?;
-    let target = asked.map_or_else(|| target(&locked), Ok)?;
+    let target = asked.map_or_else(|| way_back(&locked), Ok)?;
     let release = verified(&locked, &target)?;
     if !store.host().is_live() {
-        return flip_offline(&locked, &target);
+        return flip_offline(&locked, &target, By::Rollback);
     }
     say(&format!("going back to release {target} ({})", release.manifest.label));
+    let from = locked.named_by(Link::Current);
     let instance = switch(&locked, &release, By::Rollback)?;
-    if !systemd::show(store.host(), &instance)?.is_up() {
-        return Err(switch::reject(&locked, &instance, "was ready and died at once"));
-    }
+    check_alive(&locked, &instance, from, By::Activate)?;
     drop(locked);
     validate::validate(store, Some(target), within)
-}
-
-fn target(store: &Locked) -> Result<ReleaseId> {
-    let (current, records) = (store.current()?, store.records()?);
-    let before = trail::before(&current, &records);
-    let is_good = |id: &&ReleaseId| **id != current && trail::has_passed(id, &records) && store.release(id).is_ok();
-    before.iter().rev().find(is_good).cloned().ok_or(Error::NothingBefore(current))
 }

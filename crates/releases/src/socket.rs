@@ -18,16 +18,25 @@ pub fn apply(store: &Store) -> Result<()> {
     let locked = store.lock("socket apply")?;
     let id = locked.named_by(Link::Current).ok_or(Error::NothingCurrent)?;
     let release = store.release(&id)?;
-    if !units::socket_differs(store, &release) {
+    let is_active = systemd::property(store.host(), systemd::SOCKET, "ActiveState")? == "active";
+    if is_active && !units::socket_differs(store, &release) {
         say("the host's app.socket is the current release's already");
         return Ok(());
     }
-    units::put_socket(&locked, &release)?;
     say("every instance retires: connections are refused from now on");
     let began = Instant::now();
     systemd::stop(store.host(), systemd::SOCKET)?;
     switch::retire(&locked, None)?;
-    systemd::start_unit(store.host(), systemd::SOCKET)?;
+    // After the stop: killed before, the socket differs still; killed after, it is not active.
+    let old = units::put_socket(&locked, &release)?;
+    if let Err(error) = systemd::start_unit(store.host(), systemd::SOCKET) {
+        say("the new socket cannot listen: the old one comes back");
+        units::restore_socket(&locked, &old)?;
+        systemd::start_unit(store.host(), systemd::SOCKET)?;
+        drop(locked);
+        boot::boot(store)?;
+        return Err(error);
+    }
     say(&format!("the socket listens again after {} ms", began.elapsed().as_millis()));
     drop(locked);
     boot::boot(store)

@@ -183,7 +183,9 @@ impl Locked<'_> {
         // A lost counter must not count again from 1: the log knows what was used.
         let last: u64 = counted.unwrap_or(0).max(trail::highest_n(&self.records()?));
         let n = last + 1;
-        self.host().write(&path, format!("{n}\n").as_bytes())?;
+        // Of one length, so that a full disk keeps no instance from being started.
+        let text = format!("{n:020}\n");
+        self.host().write(&path, text.as_bytes()).or_else(|_| self.host().overwrite(&path, text.as_bytes()))?;
         Ok(Instance { n, release: release.clone() })
     }
 

@@ -31,16 +31,30 @@ const LOG_LINES: u32 = 8;
 pub fn switch(store: &Locked, release: &Release, by: By) -> Result<Instance> {
     units::put_own(store, release)?;
     let instance = store.new_instance(&release.id)?;
-    pace::note(store.host(), &release.id)?;
+    pace::note(store.host(), &release.id);
     start(store, &instance)?;
-    store.record_activation(&instance, by)?;
-    // Lost by the host: install points it at the first release.
-    if store.named_by(Link::Validated).is_none() {
-        store.point(Link::Validated, &release.id)?;
+    let from = store.named_by(Link::Current);
+    if let Err(error) = adopt(store, &instance, by) {
+        // An error of the last sync comes after the flip; then the instance stays.
+        let is_flipped = from != store.named_by(Link::Current);
+        return Err(if is_flipped {
+            error
+        } else {
+            reject(store, &instance, &format!("cannot become current: {error}"))
+        });
     }
-    store.point(Link::Current, &release.id)?;
     retire_others(store, &instance)?;
     Ok(instance)
+}
+
+/// Makes the release of an instance that is READY the current one.
+fn adopt(store: &Locked, instance: &Instance, by: By) -> Result<()> {
+    store.record_activation(instance, by)?;
+    // Lost by the host: install points it at the first release.
+    if store.named_by(Link::Validated).is_none() {
+        store.point(Link::Validated, &instance.release)?;
+    }
+    store.point(Link::Current, &instance.release)
 }
 
 /// Starts an instance and returns when it is READY, or with the reason why not, everything as before.
@@ -63,6 +77,7 @@ fn wait_for_start(store: &Locked, instance: &Instance) -> Result<Output> {
     let child = systemd::start(store.host(), instance)?;
     let (done, wait) = mpsc::channel();
     thread::spawn(move || done.send(child.wait_with_output()));
+    let mut told = false;
     loop {
         match wait.recv_timeout(WATCH) {
             Ok(output) => {
@@ -72,7 +87,15 @@ fn wait_for_start(store: &Locked, instance: &Instance) -> Result<Output> {
                 };
                 return output.map_err(failed);
             }
-            Err(_) => revive(store, instance)?,
+            // The candidate's own end must not be missed for it.
+            Err(_) => {
+                // The candidate's own end must not be missed for an error here.
+                if let Err(error) = revive(store, instance)
+                    && !std::mem::replace(&mut told, true)
+                {
+                    say(&error.to_string());
+                }
+            }
         }
     }
 }
@@ -85,7 +108,7 @@ fn revive(store: &Locked, candidate: &Instance) -> Result<()> {
     }
     let instance = store.new_instance(&current)?;
     say(&format!("nobody serves while the candidate starts: starting {} of the current release", instance.unit()));
-    pace::note(store.host(), &current)?;
+    pace::note(store.host(), &current);
     systemd::start(store.host(), &instance).map(drop)
 }
 
@@ -162,10 +185,14 @@ pub fn tidy(store: &Locked) -> Result<()> {
     let is_gone = |n: u64| !instances.iter().any(|(instance, active)| instance.n == n && active != "failed");
     let files = std::fs::read_dir(host.path(RUNTIME)).into_iter().flatten().flatten();
     for path in files.map(|file| file.path()) {
-        // `<n>.json`, and what a killed instance left beside it.
-        let n = path.file_name().and_then(|name| name.to_str()?.split_once('.')?.0.parse().ok());
-        if n.is_some_and(is_gone) {
-            host.remove(&path)?;
+        // `<n>.json`, and what a killed instance left beside it. The folder is the service's: what else lies there is its
+        // own, and what cannot be removed keeps nobody from anything.
+        let name = path.file_name().and_then(|name| name.to_str());
+        let n = name.and_then(|name| name.strip_suffix(".json").or(name.strip_suffix(".json.new"))?.parse().ok());
+        if n.is_some_and(is_gone)
+            && let Err(error) = host.remove(&path)
+        {
+            say(&error.to_string());
         }
     }
     Ok(())

@@ -58,8 +58,9 @@ pub fn check_shape<'a>(folder: &Path, manifest: &'a Manifest) -> Result<Vec<(Pat
 
 /// Opens a file of a bundle; a symbolic link is refused, so nothing outside is ever read.
 pub(crate) fn open(path: &Path) -> Result<fs::File> {
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    fs::OpenOptions::new().read(true).custom_flags(no_follow).open(path).map_err(Error::disk("open", path))
+    // Nor is it waited for, where it is a FIFO.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(Error::disk("open", path))
 }
 
 /// Copies a file and verifies what was copied, not what was there before.

@@ -72,9 +72,18 @@ pub fn socket_differs(store: &Store, release: &Release) -> bool {
     read(path(store, systemd::SOCKET)) != read(release.folder.join("units").join(systemd::SOCKET))
 }
 
-/// Writes the release's socket over the host's.
-pub fn put_socket(store: &Locked, release: &Release) -> Result<()> {
+/// Writes the release's socket over the host's, and returns what was there.
+pub fn put_socket(store: &Locked, release: &Release) -> Result<Vec<u8>> {
+    let path = path(store, systemd::SOCKET);
+    let old = fs::read(&path).map_err(Error::disk("read", &path))?;
     put(store, release, systemd::SOCKET, systemd::SOCKET)?;
+    systemd::reload_if_needed(store.host(), systemd::SOCKET)?;
+    Ok(old)
+}
+
+/// Writes back what [`put_socket`] replaced.
+pub fn restore_socket(store: &Locked, old: &[u8]) -> Result<()> {
+    store.host().write(&path(store, systemd::SOCKET), old)?;
     systemd::reload_if_needed(store.host(), systemd::SOCKET)
 }
 

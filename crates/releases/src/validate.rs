@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Error, ReleaseId, Result, Store,
-    activate::{verified, warn_of_socket},
+    activate::{verified, warn_of_socket, way_back},
     host::say,
     probe::{self, Address},
     store::{Link, Locked},
@@ -95,7 +95,9 @@ fn fail(store: &Locked, id: &ReleaseId, reason: &str) -> Error {
             None => Vec::new(),
         };
     let log: String = log.iter().map(|line| format!("  | {line}\n")).collect();
-    let back = store.named_by(Link::Validated).filter(|validated| validated != id).map(|validated| {
+    let is_good = |validated: &ReleaseId| validated != id && verified(store, validated).is_ok();
+    let to = store.named_by(Link::Validated).filter(is_good).or_else(|| way_back(store).ok());
+    let back = to.map(|validated| {
         say(&format!("release {id} fails: {reason}; going back to {validated}"));
         verified(store, &validated).and_then(|release| switch(store, &release, By::Rollback))
     });

@@ -218,7 +218,11 @@ fn current_is_a_link_and_a_rollback_names_what_was_validated() {
     files.run(&["rollback"]).failure().code(2);
     files.run(&["rollback", &one.1]).success();
     assert_eq!(files.link("current"), format!("releases/{}", one.1));
-    assert_eq!(fs::read_to_string(files.host().join("opt/app/counter")).unwrap(), "3\n", "no number is used twice");
+    assert_eq!(
+        fs::read_to_string(files.host().join("opt/app/counter")).unwrap(),
+        "00000000000000000003\n",
+        "no number is used twice"
+    );
 }
 
 /// R4: a lost counter does not count again from 1.
@@ -231,7 +235,7 @@ fn a_lost_counter_goes_on_from_the_log() {
     files.run(&["activate", &id]).success();
     fs::write(files.host().join("opt/app/counter"), "garbage").unwrap();
     files.run(&["activate", &id]).success();
-    assert_eq!(fs::read_to_string(files.host().join("opt/app/counter")).unwrap(), "3\n");
+    assert_eq!(fs::read_to_string(files.host().join("opt/app/counter")).unwrap(), "00000000000000000003\n");
 }
 
 #[test]

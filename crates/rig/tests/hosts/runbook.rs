@@ -2,7 +2,10 @@
 
 use rig::{Agent, Host, Load, Mode};
 
-use crate::{bundles::good, deploy::assert_converged};
+use crate::{
+    bundles::{contents, good},
+    deploy::assert_converged,
+};
 
 #[test]
 fn a_changed_configuration_is_taken_by_a_restart_and_a_wrong_one_is_not() {
@@ -23,13 +26,58 @@ fn a_changed_configuration_is_taken_by_a_restart_and_a_wrong_one_is_not() {
 }
 
 #[test]
-fn a_service_that_is_taken_down_stays_down_until_its_socket_is_started() {
-    let (host, bundle) = (Host::boot(), good("one"));
+fn a_service_that_is_taken_down_stays_down_until_it_is_enabled() {
+    let (mut host, bundle) = (Host::boot(), good("one"));
     Agent::new(&host).deploy(&bundle.archive).expect_success();
-    host.succeed("systemctl stop app.socket; systemctl stop 'app-*'");
-    host.fail("curl -s localhost/");
-    host.fail("systemctl is-active 'app-*'");
-    host.succeed("systemctl start app.socket");
+    host.succeed("systemctl disable --now app.socket app.service; systemctl stop 'app-*'");
+    let is_down = |host: &Host| {
+        host.fail("curl -s localhost/");
+        host.fail("systemctl is-active 'app-*'");
+    };
+    is_down(&host);
+    host.reboot();
+    is_down(&host);
+    host.succeed("systemctl enable --now app.socket app.service");
     assert!(host.succeed("curl -s localhost/").contains("Hello"));
     assert_converged(&host, bundle.id.as_str());
+}
+
+/// The folder is the service's own: what a release puts there must not reach root's terminal, nor stop a verb.
+#[test]
+fn what_a_service_leaves_in_its_runtime_folder_stops_nobody() {
+    let host = Host::boot();
+    let (one, two) = (good("one"), good("two"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&one.archive).expect_success();
+    host.succeed(
+        "cd /run/app && mkdir 900.json \"901.$(printf '\\033[2J')\" && ln -s /etc/passwd 902.json && mkfifo 903.json",
+    );
+    for event in agent.deploy(&two.archive).expect_success().events {
+        assert!(!event.output.contains('\u{1b}'), "{:?}", event.output);
+    }
+    let said = host.succeed("releasectl rollback; releasectl restart; releasectl status");
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+    host.succeed("test -s /etc/passwd");
+    assert_converged(&host, one.id.as_str());
+}
+
+#[test]
+fn a_socket_that_cannot_listen_is_not_kept_and_applying_it_again_goes_on_where_it_was_killed() {
+    let host = Host::boot();
+    let mut elsewhere = contents();
+    let socket = String::from_utf8(elsewhere.get("units/app.socket").unwrap().to_vec()).unwrap();
+    elsewhere.put("units/app.socket", 0o644, socket.replace("ListenStream=80", "ListenStream=192.0.2.1:80").as_bytes());
+    let elsewhere = elsewhere.pack("an address that the host has not").unwrap();
+    let mut agent = Agent::new(&host);
+    agent.deploy(&good("one").archive).expect_success();
+    agent.deploy(&elsewhere.archive).expect_success();
+    host.fail("releasectl socket apply");
+    assert_converged(&host, elsewhere.id.as_str());
+    // As a kill between the new file and the start leaves it; and now the address is there.
+    host.succeed(
+        "ip link set lo up; ip addr add 192.0.2.1/32 dev lo; systemctl stop app.socket; systemctl stop 'app-*'",
+    );
+    host.succeed(&format!("cp /opt/app/releases/{}/units/app.socket /etc/systemd/system/", elsewhere.id));
+    host.succeed("systemctl daemon-reload; releasectl socket apply");
+    assert!(host.succeed("curl -s 192.0.2.1").contains("Hello"));
 }

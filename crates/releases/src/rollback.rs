@@ -16,8 +16,8 @@ use crate::{
 /// it goes further back. The release is validated at once, so that a boot comes up on it too.
 ///
 /// # Errors
-/// [`Error::NothingBefore`] where there is nothing to go back to, [`Error::Release`] where the release did not become
-/// READY: then the current one serves as it did.
+/// [`NothingBefore`](crate::Error::NothingBefore) where there is nothing to go back to,
+/// [`Release`](crate::Error::Release) where the release did not become READY: then the current one serves as it did.
 pub fn rollback(store: &Store, asked: Option<ReleaseId>, within: Duration) -> Result<()> {
     if let Some(id) = &asked {
         store.release(id)?;

@@ -45,34 +45,39 @@ pub fn run() -> io::Result<()> {
     drop(succession);
     rows.push(Row::of("exec to READY", "ms", ready));
 
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for pair in 1..=PAIRS {
-        eprintln!("requests per second of processor time, pair {pair} of {PAIRS}");
-        let (a, b) = (requests_per_second(&app)?, requests_per_second(&stock)?);
-        ours.push(a);
-        theirs.push(b);
-        ratios.push(a / b);
-    }
-    rows.push(Row::of("requests per second of processor time", "", ours));
-    rows.push(Row::of("  the same of axum::serve", "", theirs));
-    rows.push(Row::of("  ratio", "", ratios));
-
-    let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for pair in 1..=PAIRS {
-        eprintln!("p99.9 of c3 with and without activations, pair {pair} of {PAIRS}");
-        let p999 = |activations, rounds| {
-            Ok::<_, io::Error>(table::one(&app, Mode::C3, activations, rounds)?.0.quantile(0.999))
-        };
-        let (a, b) = (p999(50, 50)?, p999(0, 50)?);
-        with.push(a);
-        without.push(b);
-        ratios.push(a / b);
-    }
-    rows.push(Row::of("p99.9 of c3, five activations a second", "ms", with));
-    rows.push(Row::of("  the same without activations", "ms", without));
-    rows.push(Row::of("  ratio", "", ratios));
+    rows.extend(compare(
+        ["requests per second of processor time", "  the same of axum::serve"],
+        "",
+        || requests_per_second(&app),
+        || requests_per_second(&stock),
+    )?);
+    let p999 = |activations| Ok(table::one(&app, Mode::C3, activations, 50, None)?.0.quantile(0.999));
+    rows.extend(compare(
+        ["p99.9 of c3, five activations a second", "  the same without activations"],
+        "ms",
+        || p999(50),
+        || p999(0),
+    )?);
     println!("{}", render(&rows));
     Ok(())
+}
+
+/// Two ways in turn, and their ratio pair by pair.
+fn compare(
+    names: [&'static str; 2],
+    unit: &'static str,
+    one: impl Fn() -> io::Result<f64>,
+    other: impl Fn() -> io::Result<f64>,
+) -> io::Result<[Row; 3]> {
+    let [mut ones, mut others, mut ratios] = [const { Vec::new() }; 3];
+    for pair in 1..=PAIRS {
+        eprintln!("{}, pair {pair} of {PAIRS}", names[0]);
+        let (a, b) = (one()?, other()?);
+        ones.push(a);
+        others.push(b);
+        ratios.push(a / b);
+    }
+    Ok([Row::of(names[0], unit, ones), Row::of(names[1], unit, others), Row::of("  ratio", "", ratios)])
 }
 
 /// The verbs, beside what systemd needs for the same unit, and the memory.

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     Report,
-    demo::Activation,
-    report::{Request, Span},
+    report::{Activation, Request, Span},
 };
 
 const WIDTH: f64 = 1000.0;

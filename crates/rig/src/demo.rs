@@ -8,15 +8,12 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use releases::{
-    ReleaseId,
-    bundle::{Bundle, Contents},
-};
+use releases::bundle::{Bundle, Contents};
 use serde_json::json;
 
 use crate::{
     Agent, Host, Load, Mode, Report, chart,
-    report::{self, Span},
+    report::{self, Activation, Span},
 };
 
 const ACTIVATIONS: usize = 20;
@@ -40,17 +37,6 @@ const CLIENTS: [(Mode, usize); 13] = [
     (Mode::Events, 12),
     (Mode::Socket, 12),
 ];
-
-/// One change of the release that serves.
-#[derive(Debug)]
-pub struct Activation {
-    /// `deployment` or `rollback`.
-    pub what: &'static str,
-    /// What serves since.
-    pub release: ReleaseId,
-    /// How long the agent, or `releasectl`, was at it.
-    pub span: Span,
-}
 
 /// Runs it, telling what happens; returns whether nothing was lost. The report goes to `target/demo/`.
 ///

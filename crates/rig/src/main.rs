@@ -1,6 +1,6 @@
 //! `rig`: real hosts for people who want to look.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use rig::{
@@ -25,9 +25,12 @@ enum Verb {
         /// What serves
         #[arg(long, default_value = "app")]
         server: Server,
-        /// How many activations each kind of client sees, five a second
+        /// How many activations each kind of client sees
         #[arg(long, default_value_t = 110)]
         activations: u32,
+        /// How far apart they are [default: 200, and more where clients need it to come to rest]
+        #[arg(long, value_name = "MILLISECONDS")]
+        every: Option<u64>,
         /// The kinds of clients [default: all]
         modes: Vec<Mode>,
     },
@@ -46,9 +49,9 @@ enum Verb {
 
 fn main() -> ExitCode {
     let verb = Cli::parse().verb;
-    if let Verb::Table { server, activations, modes } = verb {
+    if let Verb::Table { server, activations, every, modes } = verb {
         let modes = if modes.is_empty() { Mode::ALL } else { &modes };
-        return match table::run(server, modes, activations) {
+        return match table::run(server, modes, activations, every.map(Duration::from_millis)) {
             Ok(is_good) => ExitCode::from(u8::from(!is_good)),
             Err(error) => failed(&error),
         };

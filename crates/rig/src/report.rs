@@ -8,6 +8,7 @@ use std::{
 
 use comfy_table::{Table, presets};
 use hdrhistogram::Histogram;
+use releases::ReleaseId;
 use serde_json::{Value, json};
 
 use crate::{Mode, outcome::Outcome};
@@ -58,6 +59,17 @@ impl Span {
     fn meets(self, other: Self) -> bool {
         self.from <= other.until && other.from <= self.until
     }
+}
+
+/// One change of the release that serves.
+#[derive(Debug)]
+pub struct Activation {
+    /// `deployment` or `rollback`.
+    pub what: &'static str,
+    /// What serves since.
+    pub release: ReleaseId,
+    /// How long the agent, or `releasectl`, was at it.
+    pub span: Span,
 }
 
 /// A request that has ended.

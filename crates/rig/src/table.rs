@@ -45,11 +45,11 @@ impl Server {
 ///
 /// # Errors
 /// Where the server does not start, or an instance does not become ready.
-pub fn run(server: Server, modes: &[Mode], activations: u32) -> io::Result<bool> {
+pub fn run(server: Server, modes: &[Mode], activations: u32, every: Option<Duration>) -> io::Result<bool> {
     let program = server.build()?;
     let (mut reports, mut is_good) = (Vec::new(), true);
     for mode in modes {
-        let (report, lacks) = one(&program, *mode, activations, activations)?;
+        let (report, lacks) = one(&program, *mode, activations, activations, every)?;
         eprintln!("{mode}: {} sent, lost: {}", report.sent(), report.losses());
         if let Some(lack) = lacks {
             eprintln!("{mode}: the run shows nothing: {lack}");
@@ -67,6 +67,7 @@ pub(crate) fn one(
     mode: Mode,
     activations: u32,
     rounds: u32,
+    every: Option<Duration>,
 ) -> io::Result<(Report, Option<&'static str>)> {
     let mut succession = Succession::start(program)?;
     let load = Load::start_at(succession.address()?, mode, mode.clients());
@@ -78,7 +79,7 @@ pub(crate) fn one(
         if n < activations {
             spans.push(succession.activate()?);
         }
-        next += mode.between_activations();
+        next += every.unwrap_or(mode.between_activations());
     }
     thread::sleep(next.saturating_duration_since(Instant::now()));
     let report = load.stop();

@@ -86,7 +86,7 @@ impl Mode {
     /// Measured where nothing else goes on.
     fn shape(self) -> Shape {
         let (clients, round) = match self {
-            Self::C1 => (12, 3),
+            Self::C1 => (24, 3),
             Self::C2 => (2, 1),
             Self::C3 => (100, 26),
             Self::C3b => (50, 46),

@@ -320,7 +320,7 @@ fn what_is_cut_is_told_one_by_one() {
     upgraded.write_all(b"GET /echo?deaf HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
     receive(&mut upgraded);
     send(&mut slow, "/slow/60000");
-    send(&mut chunks, "/chunks/20000");
+    send(&mut chunks, "/chunks/60000");
     half.write_all(b"GET / HT").unwrap();
     let fresh = connect(&address);
     ask(&mut connect(&address), "/");
@@ -329,8 +329,9 @@ fn what_is_cut_is_told_one_by_one() {
     drop(fresh);
     let text = String::from_utf8(served.output().stderr).unwrap();
     let cuts: Vec<&str> = text.lines().filter(|line| line.contains(" cut kind=")).collect();
-    for part in ["kind=\"request\" route=\"/slow/{ms}\" age_ms=1", "kind=\"response\" route=\"/chunks/{ms}\" age_ms=1"]
-    {
+    let request = "kind=\"request\" route=\"/slow/{ms}\" age_ms=1";
+    let response = "kind=\"response\" route=\"/chunks/{ms}\" age_ms=1";
+    for part in [request, response, "kind=\"upgraded\" route=\"/echo\" age_ms=1"] {
         assert!(cuts.iter().any(|line| line.contains(part)), "{part}: {text}");
     }
     assert!(cuts.iter().any(|line| line.contains("kind=\"head\"")) && cuts.len() == 5, "{text}");

@@ -145,9 +145,9 @@ where
     E: std::fmt::Display,
 {
     notify::status("starting");
-    // Beyond TimeoutStartSec=, where the limit is.
-    notify::extend(limit + MARGIN);
     let router = router.await.map_err(|error| Error::Router(error.to_string()))?;
+    // From here on the limit is ours, which may be beyond TimeoutStartSec=.
+    notify::extend(limit + MARGIN);
     let (began, mut alive) = (Instant::now(), Alive::new());
     loop {
         let left = limit.saturating_sub(began.elapsed()).max(ASK_AGAIN);

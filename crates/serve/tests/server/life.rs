@@ -72,6 +72,15 @@ fn a_router_that_is_not_ready_accepts_nothing_and_ends_with_its_reason() {
     assert!(listener.accept().is_ok(), "the connection still waits in the queue");
 }
 
+/// sd_notify(3), EXTEND_TIMEOUT_USEC: the unit's TimeoutStartSec= must not end a start that has its own limit.
+#[test]
+fn systemd_is_asked_for_as_long_as_the_router_may_take_to_be_ready() {
+    let served = Start::alone().with("HELLO_NOT_READY", 1).with("APP_READY_SECONDS", 40).spawn();
+    served.wait_for("EXTEND_TIMEOUT_USEC=45000000");
+    served.signal();
+    served.ends_well();
+}
+
 #[test]
 fn the_file_tells_each_state_and_accepting_is_false_once_nothing_will_be_accepted() {
     let (start, listener) = Start::inherited();

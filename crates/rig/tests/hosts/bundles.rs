@@ -54,6 +54,40 @@ pub fn damaged(bundle: &Bundle) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
+/// Says READY, answers everybody with 503, and logs at its end as `accepted N` how many that were, `releasectl` apart.
+pub fn never_ready_again() -> String {
+    r#"#!/usr/bin/python3
+import os, select, signal, socket
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+path = os.environ["NOTIFY_SOCKET"]
+notify.connect("\0" + path[1:] if path[0] == "@" else path)
+listener = socket.socket(fileno=3)
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+notify.send(b"READY=1")
+poll = select.poll()
+poll.register(listener, select.POLLIN)
+accepted = 0
+while not stopped:
+    notify.send(b"WATCHDOG=1")
+    if not poll.poll(100):
+        continue
+    try:
+        client = listener.accept()[0]
+    except BlockingIOError:
+        continue
+    client.setblocking(True)
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += client.recv(4096) or b"\r\n\r\n"
+    accepted += b"releasectl" not in head
+    client.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    client.close()
+print("accepted", accepted, flush=True)
+"#
+    .to_owned()
+}
+
 /// Says READY, takes the next `connections` from the socket, logs `accepted N`, and dies without an answer to any.
 pub fn dies_after(connections: u32) -> String {
     format!(

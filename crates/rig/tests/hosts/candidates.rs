@@ -3,7 +3,7 @@
 use rig::{Agent, Deployment, Host, Load, Mode};
 
 use crate::{
-    bundles::{contents, damaged, dies_after, good, script, unit},
+    bundles::{contents, damaged, dies_after, good, never_ready_again, script, unit},
     deploy::assert_converged,
 };
 
@@ -86,7 +86,13 @@ fn a_bundle_that_is_damaged_harms_nothing() {
     harms_nothing(&damaged(&good("damaged")), "AfterInstall", "SHA-256");
 }
 
-/// What it accepted is lost and counted, and nothing else is.
+/// What the releases of `id` logged as accepted.
+fn accepted(host: &Host, id: &str) -> u64 {
+    let log = host.succeed(&format!("journalctl -o cat --no-pager -u 'app-{id}@*'"));
+    log.lines().filter_map(|line| line.strip_prefix("accepted ")?.parse::<u64>().ok()).sum()
+}
+
+/// What it accepted is lost and counted, and nothing else is, on the way forward and on the way back.
 #[test]
 fn a_candidate_that_is_ready_and_dies_costs_only_what_it_accepted() {
     let (host, good) = (Host::boot(), good("good"));
@@ -95,14 +101,30 @@ fn a_candidate_that_is_ready_and_dies_costs_only_what_it_accepted() {
     let load = Load::start(&host, Mode::C1, 10);
     let candidate = script("dies", &dies_after(5));
     let deployment = agent.deploy(&candidate.archive).expect_failure("ApplicationStart");
-    let report = load.stop();
     says(&deployment, "was ready and died at once");
-    let accepted: u64 = host
-        .succeed(&format!("journalctl -o cat --no-pager -u 'app-{}@*'", candidate.id))
-        .lines()
-        .filter_map(|line| line.strip_prefix("accepted ")?.parse::<u64>().ok())
-        .sum();
-    assert_eq!((report.lost(), accepted), (5, 5), "{}", report.losses());
+    host.assert_serving(good.id.as_str());
+    let said = host.fail(&format!("releasectl rollback {}", candidate.id));
+    assert!(said.contains("was ready and died at once"), "{said}");
+    let report = load.stop();
+    assert_eq!((report.lost(), accepted(&host, candidate.id.as_str())), (10, 10), "{}", report.losses());
+    assert_converged(&host, good.id.as_str());
+}
+
+/// It is READY, lives, and answers everybody with an error.
+#[test]
+fn a_release_that_fails_while_it_is_validated_is_replaced_at_the_cost_of_its_own_failures() {
+    let (host, good) = (Host::boot(), good("good"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&good.archive).expect_success();
+    let load = Load::start(&host, Mode::C1, 2);
+    let candidate = script("fails", &never_ready_again());
+    let deployment = agent.deploy(&candidate.archive).expect_failure("ValidateService");
+    let report = load.stop();
+    says(&deployment, "the last validated release was brought back");
+    let accepted = accepted(&host, candidate.id.as_str());
+    assert!(accepted > 0, "it served nobody");
+    assert_eq!(report.lost(), accepted, "{}", report.losses());
+    assert_eq!(report.answered_by.keys().collect::<Vec<_>>(), [good.id.as_str()]);
     assert_converged(&host, good.id.as_str());
 }
 

@@ -40,6 +40,11 @@ fn a_service_that_is_taken_down_stays_down_until_it_is_enabled() {
     host.succeed("systemctl enable --now app.socket app.service");
     assert!(host.succeed("curl -s localhost/").contains("Hello"));
     assert_converged(&host, bundle.id.as_str());
+    host.succeed("systemctl disable --now app.socket app.service; systemctl stop 'app-*'");
+    is_down(&host);
+    Agent::new(&host).deploy(&bundle.archive).expect_success();
+    assert_converged(&host, bundle.id.as_str());
+    host.succeed("systemctl is-enabled app.socket app.service");
 }
 
 /// The folder is the service's own: what a release puts there must not reach root's terminal, nor stop a verb.

@@ -87,7 +87,6 @@ fn wait_for_start(store: &Locked, instance: &Instance) -> Result<Output> {
                 };
                 return output.map_err(failed);
             }
-            // The candidate's own end must not be missed for it.
             Err(_) => {
                 // The candidate's own end must not be missed for an error here.
                 if let Err(error) = revive(store, instance)

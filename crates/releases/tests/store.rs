@@ -238,6 +238,36 @@ fn a_lost_counter_goes_on_from_the_log() {
     assert_eq!(fs::read_to_string(files.host().join("opt/app/counter")).unwrap(), "00000000000000000003\n");
 }
 
+/// R4: an instance can be started where there is no room for a new counter (here its new file cannot be made).
+#[test]
+fn a_counter_that_cannot_be_replaced_is_written_over() {
+    let files = Files::new();
+    let (bundle, id) = files.bundle("one");
+    files.install(&bundle).success();
+    files.run(&["activate", &id]).success();
+    fs::create_dir(files.host().join("opt/app/counter.new")).unwrap();
+    files.run(&["activate", &id]).success();
+    assert_eq!(fs::read_to_string(files.host().join("opt/app/counter")).unwrap(), "00000000000000000002\n");
+}
+
+/// R6: what is not whole is no way back.
+#[test]
+fn a_rollback_passes_over_a_release_that_is_damaged() {
+    let files = Files::new();
+    let [one, two, three] = ["one", "two", "three"].map(|label| files.bundle(label));
+    let log = files.host().join("opt/app/activations.jsonl");
+    for (bundle, id) in [&one, &two, &three] {
+        files.install(bundle).success();
+        files.run(&["activate", id]).success();
+        // As validate writes it, which needs a host that runs.
+        let line = format!("{{\"validated\":\"{id}\",\"time\":1}}\n");
+        fs::write(&log, fs::read_to_string(&log).unwrap() + &line).unwrap();
+    }
+    fs::write(files.host().join("opt/app/releases").join(&two.1).join("bin/app"), "BIN/app of two\n").unwrap();
+    files.run(&["rollback"]).success();
+    assert_eq!(files.link("current"), format!("releases/{}", one.1));
+}
+
 #[test]
 fn bad_input_is_one_clear_line_and_changes_nothing() {
     let files = Files::new();

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 fn router() -> Router {
     Router::new()
         .route("/", get(|| async { "hello" }))
+        .route("/instance", get(|| async { env::var("APP_INSTANCE").unwrap_or_default() }))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/slow/{ms}", get(slow))

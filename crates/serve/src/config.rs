@@ -1,6 +1,6 @@
 //! What the environment says.
 
-use std::{env, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{env, ops::RangeInclusive, path::PathBuf, process, time::Duration};
 
 use crate::Error;
 
@@ -13,29 +13,33 @@ pub(crate) struct Config {
     pub listen: String,
     /// How long `/readyz` may take to say 200.
     pub ready: Duration,
-    /// From SIGTERM until what is left is cut.
+    /// From the moment on at which the instance is told to end, and no successor serves, until what is left is cut.
     pub drain: Duration,
+    /// The same while a successor serves.
+    pub drain_beside: Duration,
     /// The most connections that are open at once.
     pub connections: u32,
     /// The release that this is, for the instance's file.
     pub release: String,
     /// The number of this instance.
     pub n: u64,
-    /// Where the instance's file goes; none without systemd.
+    /// Where the instance's file goes, and where instances find each other; none without systemd.
     pub runtime: Option<PathBuf>,
 }
 
 impl Config {
     pub(crate) fn from_env() -> Result<Self, Error> {
-        let runtime = text("RUNTIME_DIRECTORY")?.and_then(|folders| folders.split(':').next().map(PathBuf::from));
+        let runtime = text("RUNTIME_DIRECTORY")?
+            .and_then(|folders| folders.split(':').next().filter(|folder| !folder.is_empty()).map(PathBuf::from));
         Ok(Self {
             listen: text("APP_LISTEN")?.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             ready: seconds("APP_READY_SECONDS", 20)?,
             drain: seconds("APP_DRAIN_SECONDS", 30)?,
+            drain_beside: seconds("APP_DRAIN_SUCCESSOR_SECONDS", 600)?,
             connections: number("APP_CONNECTIONS", 16_384, 1..=1_000_000, "expected a whole number, 1 to 1000000")?
                 as u32,
             release: text("APP_RELEASE")?.unwrap_or_else(|| "dev".to_owned()),
-            n: number("APP_INSTANCE", 0, 0..=u64::MAX, "expected a whole number")?,
+            n: number("APP_INSTANCE", process::id().into(), 0..=u64::MAX, "expected a whole number")?,
             runtime,
         })
     }

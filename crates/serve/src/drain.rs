@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,62 +15,204 @@ use std::{
 use axum::extract::FromRequestParts;
 use hyper::http::request::Parts;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
-use crate::exchange::{Cut, Exchange};
-
-/// How long, from the signal on, a connection that has nothing in flight is kept for a request that may be on its way.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+use crate::{
+    exchange::{Cut, Exchange},
+    parked::Parked,
+};
 
 /// What connections are told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Phase {
     Serving,
-    Retiring(Instant),
+    /// Whoever may take over is being asked. Nothing new is begun meanwhile.
+    Seeking,
+    /// A successor serves, and connections go to it.
+    HandingOver,
+    /// A successor serves, and takes no connections.
+    Succeeded,
+    /// Nobody serves after this instance, as far as it can know.
+    Alone,
     Cut,
 }
 
+/// A phase, and since when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Stage {
+    pub phase: Phase,
+    /// When this phase began.
+    pub since: Instant,
+    /// When the instance was told to retire.
+    signal: Instant,
+    /// Over how long handlers are told that the instance retires.
+    spread: Duration,
+}
+
+impl Stage {
+    fn new(phase: Phase) -> Self {
+        let now = Instant::now();
+        Self { phase, since: now, signal: now, spread: Duration::ZERO }
+    }
+
+    pub(crate) fn is_retiring(self) -> bool {
+        self.phase != Phase::Serving
+    }
+
+    /// Whether a connection that may leave goes to the successor.
+    pub(crate) fn hands_over(self) -> bool {
+        matches!(self.phase, Phase::Seeking | Phase::HandingOver)
+    }
+
+    /// How long a connection that has nothing in flight, and stays, is kept for a request that may be on its way, and from
+    /// when on; `None` where it is simply kept.
+    ///
+    /// Beside a successor it can take as long as a balancer keeps idle connections (60 s): its client then closes first.
+    pub(crate) fn grace(self) -> Option<(Instant, Duration)> {
+        match self.phase {
+            Phase::Serving | Phase::Cut => None,
+            Phase::Seeking | Phase::HandingOver | Phase::Succeeded => Some((self.signal, GRACE_BESIDE)),
+            Phase::Alone => Some((self.since, GRACE_ALONE)),
+        }
+    }
+
+    /// When what is left is cut. `beside` counts from the signal while a successor serves, `alone` from the moment on at
+    /// which none does; neither ever outlasts both.
+    pub(crate) fn deadline(self, alone: Duration, beside: Duration) -> Instant {
+        match self.phase {
+            Phase::Alone => (self.since + alone).min(self.signal + alone.max(beside)),
+            _ => self.signal + alone.max(beside),
+        }
+    }
+}
+
+/// How long, alone, an instance waits for requests that may be on their way, and accepts what waits in the queue.
+pub(crate) const GRACE_ALONE: Duration = Duration::from_secs(5);
+/// The same while a successor serves that takes no connections.
+const GRACE_BESIDE: Duration = Duration::from_secs(75);
+/// Handlers that would go on for ever are told of the signal one by one, so that their clients do not all return in the
+/// same millisecond: this far apart,
+const APART: Duration = Duration::from_micros(500);
+/// and over this long at most.
+const SPREAD: Duration = Duration::from_secs(10);
+
 /// A new drain, which nobody has signalled.
 pub(crate) fn channel() -> (Signal, Watch) {
-    let (phase, watched) = watch::channel(Phase::Serving);
+    let (stage, watched) = watch::channel(Stage::new(Phase::Serving));
     let (alive, ended) = mpsc::channel(1);
+    let (offer, offers) = mpsc::unbounded_channel();
     let counts = Arc::new(Counts::default());
-    (Signal { phase, ended }, Watch { phase: watched, counts, alive })
+    let watch = Watch { stage: watched, counts: counts.clone(), offer, alive: alive.downgrade() };
+    (Signal { turn: Turn { stage, counts }, offers: Some(offers), alive: Some(alive), ended }, watch)
 }
 
 /// Held by the server.
 #[derive(Debug)]
 pub(crate) struct Signal {
-    phase: watch::Sender<Phase>,
-    ended: mpsc::Receiver<()>,
+    turn: Turn,
+    offers: Option<Offers>,
+    /// Until the end is waited for, more may come.
+    alive: Option<mpsc::Sender<Infallible>>,
+    ended: mpsc::Receiver<Infallible>,
 }
 
+/// Connections that are to be handed over.
+pub(crate) type Offers = mpsc::UnboundedReceiver<Offer>;
+
 impl Signal {
-    /// Tells every connection that the instance retires.
-    pub(crate) fn retire(&self) {
-        self.phase.send_replace(Phase::Retiring(Instant::now()));
+    /// Tells every connection that the instance retires, and returns what they offer to the successor. `deadline` is how
+    /// long the handlers may take that go on for ever.
+    ///
+    /// Only the first call does anything.
+    pub(crate) fn retire(&mut self, deadline: Duration) -> Option<Offers> {
+        let spread = (APART * self.turn.counts.connections() as u32).min(SPREAD).min(deadline / 4);
+        self.turn.counts.retiring.store(true, Ordering::Relaxed);
+        self.turn.stage.send_replace(Stage { spread, ..Stage::new(Phase::Seeking) });
+        self.offers.take()
     }
 
     /// Tells every connection to end where it is.
     pub(crate) fn cut(&self) {
-        self.phase.send_replace(Phase::Cut);
+        let counts = &self.turn.counts;
+        counts.cut.store(counts.connections(), Ordering::Relaxed);
+        self.turn.to(Phase::Cut);
     }
 
-    /// Returns when every [`Watch`] and every [`Open`] is gone. Cancel safe.
+    pub(crate) fn turn(&self) -> Turn {
+        self.turn.clone()
+    }
+
+    /// Returns when every [`Open`] is gone, and no other can come. Cancel safe.
     pub(crate) async fn ended(&mut self) {
+        self.alive = None;
         // Nobody sends: the end of the channel is the end of its last holder.
         while self.ended.recv().await.is_some() {}
     }
 }
 
-/// Held by the accept loop, and cloned into each connection.
+/// Turns a retirement from one phase to another, as successors come and go.
+#[derive(Clone, Debug)]
+pub(crate) struct Turn {
+    stage: watch::Sender<Stage>,
+    counts: Arc<Counts>,
+}
+
+impl Turn {
+    pub(crate) fn to(&self, phase: Phase) {
+        self.stage.send_if_modified(|stage| {
+            let turns = stage.phase != phase && stage.phase != Phase::Cut;
+            if turns {
+                (stage.phase, stage.since) = (phase, Instant::now());
+            }
+            turns
+        });
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+}
+
+/// A connection that is to be handed over, and where it comes back to if nobody takes it.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub parked: Parked,
+    back: oneshot::Sender<Result<(), Parked>>,
+}
+
+impl Offer {
+    /// The successor owns it.
+    pub(crate) fn taken(self) {
+        self.parked.open.handed_over();
+        // Who offered it may have been cut.
+        let _ = self.back.send(Ok(()));
+    }
+
+    /// Nobody took it.
+    pub(crate) fn give_back(self) {
+        let _ = self.back.send(Err(self.parked));
+    }
+
+    /// Nobody took it, or will.
+    pub(crate) fn refuse(self) {
+        self.parked.open.exchange().stay();
+        self.give_back();
+    }
+}
+
+/// Held by the accept loop, and cloned into each connection. It keeps nothing alive.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
-    phase: watch::Receiver<Phase>,
+    stage: watch::Receiver<Stage>,
     counts: Arc<Counts>,
-    alive: mpsc::Sender<()>,
+    offer: mpsc::UnboundedSender<Offer>,
+    alive: mpsc::WeakSender<Infallible>,
 }
 
 impl Watch {
@@ -78,12 +220,13 @@ impl Watch {
         self.counts.clone()
     }
 
-    /// Counts a connection for as long as what is returned lives.
-    pub(crate) fn open(&self, permit: OwnedSemaphorePermit) -> Open {
-        let (counts, exchange) = (self.counts.clone(), Arc::new(Exchange::default()));
-        let id = counts.accepted.fetch_add(1, Ordering::Relaxed);
+    /// Counts a connection, idle since then, for as long as what is returned lives; `None` once the drain is over.
+    pub(crate) fn open(&self, permit: OwnedSemaphorePermit, idle_since: Instant) -> Option<Open> {
+        let (counts, exchange) = (self.counts.clone(), Arc::new(Exchange::new(idle_since)));
+        let alive = self.alive.upgrade()?;
+        let id = counts.opened.fetch_add(1, Ordering::Relaxed);
         counts.open().insert(id, exchange.clone());
-        Open { id, counts, exchange, _permit: permit, _alive: self.alive.clone() }
+        Some(Open { id, counts, exchange, handed_over: AtomicBool::new(false), _permit: permit, _alive: alive })
     }
 
     /// Counts a request for as long as what is returned lives.
@@ -96,31 +239,47 @@ impl Watch {
         self.counts.late_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_retiring(&self) -> bool {
-        *self.phase.borrow() != Phase::Serving
+    /// A connection came from an instance that retires.
+    pub(crate) fn count_taken(&self) {
+        self.counts.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For handlers.
-    pub(crate) fn retiring(&self) -> Retiring {
-        Retiring(Some(self.phase.clone()))
+    /// What counts now.
+    pub(crate) fn stage(&self) -> Stage {
+        *self.stage.borrow()
     }
 
-    /// Returns when the instance retires.
+    /// Returns when the stage is another than that. Cancel safe.
+    pub(crate) async fn leaves(&mut self, stage: Stage) {
+        // An error is the end of the server, and of whoever waits.
+        let _ = self.stage.wait_for(|now| *now != stage).await;
+    }
+
+    /// For handlers. They are told evenly over the spread: the golden ratio puts each new one into the largest gap.
+    pub(crate) fn retiring(&self, open: u64) -> Retiring {
+        let share = (open as f64 * 0.618_033_988_749_895).fract();
+        Retiring(Some((self.stage.clone(), share)))
+    }
+
+    /// Returns when the instance retires. Cancel safe.
     pub(crate) async fn retired(&mut self) -> Instant {
-        let phase = self.phase.wait_for(|phase| *phase != Phase::Serving).await.map(|phase| *phase);
-        if let Ok(Phase::Retiring(since)) = phase { since } else { Instant::now() }
-    }
-
-    /// Returns when the instance retires and the grace is over.
-    pub(crate) async fn grace_is_over(&mut self) {
-        let since = self.retired().await;
-        sleep_until(since + GRACE).await;
+        self.stage.wait_for(|stage| stage.is_retiring()).await.map_or_else(|_| Instant::now(), |stage| stage.signal)
     }
 
     /// Returns when what is left is cut.
     pub(crate) async fn cut(mut self) {
         // Without a signal there is nobody left to drain for.
-        let _ = self.phase.wait_for(|phase| *phase == Phase::Cut).await;
+        let _ = self.stage.wait_for(|stage| stage.phase == Phase::Cut).await;
+    }
+
+    /// Offers a connection to the successor; it comes back if there is none, or if it refuses.
+    pub(crate) async fn hand_over(&self, parked: Parked) -> Result<(), Parked> {
+        let (back, answer) = oneshot::channel();
+        if let Err(mpsc::error::SendError(offer)) = self.offer.send(Offer { parked, back }) {
+            return Err(offer.parked);
+        }
+        // Nobody answers once the server has ended; the connection has ended with it.
+        answer.await.unwrap_or(Ok(()))
     }
 }
 
@@ -139,15 +298,22 @@ impl Watch {
 /// }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Retiring(Option<watch::Receiver<Phase>>);
+pub struct Retiring(Option<(watch::Receiver<Stage>, f64)>);
 
 impl Retiring {
-    /// Returns when the instance has been told to retire; at once if it has been. Cancel safe.
+    /// Returns when the instance has been told to retire; at once if that was long ago. Connections are told one after the
+    /// other, over 0.5 ms for each that is open, 10 s and a quarter of the deadline at most: what would return together
+    /// comes spread. Cancel safe.
     pub async fn begun(&mut self) {
-        match &mut self.0 {
-            // An error is the end of the server.
-            Some(phase) => drop(phase.wait_for(|phase| *phase != Phase::Serving).await),
-            None => std::future::pending().await,
+        let Some((stage, share)) = &mut self.0 else { return std::future::pending().await };
+        // An error is the end of the server.
+        let Ok(Stage { signal, spread, .. }) = stage.wait_for(|stage| stage.is_retiring()).await.map(|stage| *stage)
+        else {
+            return;
+        };
+        tokio::select! {
+            () = sleep_until(signal + spread.mul_f64(*share)) => {}
+            _ = stage.wait_for(|stage| stage.phase == Phase::Cut) => {}
         }
     }
 }
@@ -163,9 +329,16 @@ impl<S: Sync> FromRequestParts<S> for Retiring {
 /// What is open. The numbers follow from the guards alone.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    accepted: AtomicU64,
+    opened: AtomicU64,
     requests: AtomicU64,
     late_bytes: AtomicU64,
+    /// From an instance that retired.
+    taken: AtomicU64,
+    handed_over: AtomicU64,
+    /// Ended by themselves, after the signal.
+    drained: AtomicU64,
+    cut: AtomicU64,
+    retiring: AtomicBool,
     open: Mutex<BTreeMap<u64, Arc<Exchange>>>,
 }
 
@@ -180,6 +353,22 @@ impl Counts {
 
     pub(crate) fn late_bytes(&self) -> u64 {
         self.late_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.handed_over.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn drained(&self) -> u64 {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cut(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Everything that is open, the oldest first.
@@ -198,19 +387,35 @@ pub(crate) struct Open {
     id: u64,
     counts: Arc<Counts>,
     exchange: Arc<Exchange>,
+    handed_over: AtomicBool,
     _permit: OwnedSemaphorePermit,
-    _alive: mpsc::Sender<()>,
+    _alive: mpsc::Sender<Infallible>,
 }
 
 impl Open {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     pub(crate) fn exchange(&self) -> Arc<Exchange> {
         self.exchange.clone()
+    }
+
+    /// The successor has it.
+    fn handed_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.counts.open().remove(&self.id);
+        let counts = &self.counts;
+        counts.open().remove(&self.id);
+        if self.handed_over.load(Ordering::Relaxed) {
+            counts.handed_over.fetch_add(1, Ordering::Relaxed);
+        } else if counts.retiring.load(Ordering::Relaxed) && counts.cut() == 0 {
+            counts.drained.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -235,14 +440,19 @@ impl Drop for Count {
 mod tests {
     use super::*;
 
+    const BOTH: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+
+    fn open(watch: &Watch) -> Open {
+        let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        watch.open(permit, Instant::now()).unwrap()
+    }
+
     #[tokio::test]
     async fn the_drain_is_over_when_the_last_connection_is_dropped() {
         let (mut signal, watch) = channel();
-        let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-        let (counts, open) = (watch.counts(), watch.open(permit));
+        let (counts, open) = (watch.counts(), open(&watch));
         assert_eq!(counts.connections(), 1);
-        drop(watch);
-        signal.retire();
+        signal.retire(BOTH.0);
         tokio::select! {
             biased;
             () = signal.ended() => panic!("a connection is open"),
@@ -250,25 +460,59 @@ mod tests {
         }
         drop(open);
         signal.ended().await;
-        assert_eq!(counts.connections(), 0);
+        assert_eq!((counts.connections(), counts.drained()), (0, 1));
+        let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        assert!(watch.open(permit, Instant::now()).is_none(), "nothing comes after the end");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_grace_counts_from_the_signal() {
-        let (signal, mut watch) = channel();
+    async fn the_deadline_shrinks_when_the_successor_goes_and_grows_when_one_comes() {
+        let (mut signal, watch) = channel();
+        let (began, turn) = (Instant::now(), signal.turn());
+        signal.retire(BOTH.0);
+        let deadline = |stage: Stage| stage.deadline(BOTH.0, BOTH.1) - began;
+        turn.to(Phase::HandingOver);
+        assert_eq!(deadline(watch.stage()), BOTH.1);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        turn.to(Phase::Alone);
+        assert_eq!(deadline(watch.stage()), Duration::from_secs(130));
+        assert_eq!(watch.stage().grace(), Some((Instant::now(), GRACE_ALONE)));
+        turn.to(Phase::Succeeded);
+        assert_eq!(deadline(watch.stage()), BOTH.1);
+        tokio::time::sleep(Duration::from_secs(490)).await;
+        turn.to(Phase::Alone);
+        assert_eq!(deadline(watch.stage()), BOTH.1, "never later than the longest");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_handlers_are_told_evenly_over_five_seconds() {
+        let (mut signal, watch) = channel();
+        let told: Vec<_> = (0..10_000).map(|_| open(&watch)).collect();
         let began = Instant::now();
-        signal.retire();
-        tokio::time::sleep(GRACE / 2).await;
-        watch.grace_is_over().await;
-        assert_eq!(began.elapsed().as_secs(), GRACE.as_secs());
+        signal.retire(BOTH.1);
+        let mut when = Vec::new();
+        for open in &told {
+            let mut retiring = watch.retiring(open.id());
+            when.push(tokio::spawn(async move {
+                retiring.begun().await;
+                began.elapsed().as_millis() / 100
+            }));
+        }
+        let mut tenths = BTreeMap::<u128, u32>::new();
+        for told in when {
+            *tenths.entry(told.await.unwrap()).or_default() += 1;
+        }
+        assert!(tenths.len() >= 50 && tenths.values().all(|told| *told <= 210), "{tenths:?}");
     }
 
     #[tokio::test]
-    async fn a_cut_reaches_who_was_told_to_retire() {
-        let (signal, watch) = channel();
-        signal.retire();
-        let cut = tokio::spawn(watch.cut());
+    async fn a_cut_reaches_who_was_told_to_retire_and_nothing_comes_after_it() {
+        let (mut signal, watch) = channel();
+        signal.retire(BOTH.0);
+        let cut = tokio::spawn(watch.clone().cut());
         signal.cut();
         cut.await.unwrap();
+        signal.turn().to(Phase::Alone);
+        assert_eq!(watch.stage().phase, Phase::Cut);
     }
 }

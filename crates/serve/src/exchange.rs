@@ -5,14 +5,15 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
 use axum::extract::MatchedPath;
 use tokio::{sync::Notify, time::Instant};
 
-/// The length of a body that does not say how long it is.
-const UNKNOWN: u64 = u64::MAX;
+/// The length of a body that comes in chunks.
+const CHUNKED: u64 = u64::MAX;
 
 /// What may be read from a connection now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +22,9 @@ pub(crate) enum Wants {
     Head,
     /// So many bytes of a body.
     Body(u64),
-    /// Nothing: a request has been read to its end, and its response has not ended.
+    /// A body in chunks, to its end.
+    Chunks,
+    /// Nothing: a request has been read to its end, and its response has not ended; or the connection leaves.
     Nothing,
     /// Whatever comes: it is HTTP no more.
     Raw,
@@ -30,8 +33,10 @@ pub(crate) enum Wants {
 /// What is under way on a connection.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// A head has begun to arrive that no handler has been given yet.
+    /// A part of a head has arrived.
     partial: AtomicBool,
+    /// A whole head has been read that no handler has been given yet.
+    head: AtomicBool,
     /// Bytes of the next message have been read.
     ahead: AtomicBool,
     /// The request that it was upgraded by.
@@ -45,6 +50,14 @@ pub(crate) struct Exchange {
     in_flight: Mutex<InFlight>,
     /// A response has ended.
     ended: Notify,
+    /// Something has been written that has not been flushed.
+    writing: AtomicBool,
+    /// The connection is being closed.
+    closing: AtomicBool,
+    /// No next head is to be read: the connection leaves this process at its next boundary.
+    held: AtomicBool,
+    /// The connection ends in this process.
+    stays: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -52,6 +65,8 @@ struct InFlight {
     requests: Vec<Arc<Asked>>,
     /// When the last one ended, or the connection was accepted.
     idle_since: Instant,
+    /// Who has been told to read nothing until then.
+    reader: Option<Waker>,
 }
 
 /// A request that was given to the router.
@@ -62,29 +77,35 @@ pub(crate) struct Asked {
     answered: AtomicBool,
 }
 
-impl Default for Exchange {
-    fn default() -> Self {
+impl Exchange {
+    /// Nothing has happened on the connection, or nothing since then.
+    pub(crate) fn new(idle_since: Instant) -> Self {
         Self {
             partial: AtomicBool::default(),
+            head: AtomicBool::default(),
             ahead: AtomicBool::default(),
             upgraded: OnceLock::new(),
             left: AtomicU64::default(),
             asked: AtomicBool::default(),
             requests: AtomicU64::default(),
-            in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since: Instant::now() }),
+            in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since, reader: None }),
             ended: Notify::new(),
+            writing: AtomicBool::default(),
+            closing: AtomicBool::default(),
+            held: AtomicBool::default(),
+            stays: AtomicBool::default(),
         }
     }
-}
 
-impl Exchange {
     pub(crate) fn wants(&self) -> Wants {
         let left = self.left.load(Ordering::Acquire);
         if self.upgraded.get().is_some() {
             Wants::Raw
+        } else if left == CHUNKED {
+            Wants::Chunks
         } else if left > 0 {
             Wants::Body(left)
-        } else if self.in_flight() {
+        } else if self.in_flight() || self.held.load(Ordering::Acquire) {
             Wants::Nothing
         } else {
             Wants::Head
@@ -93,6 +114,12 @@ impl Exchange {
 
     pub(crate) fn set_partial(&self, partial: bool) {
         self.partial.store(partial, Ordering::Release);
+    }
+
+    /// A head has been read to its end.
+    pub(crate) fn head_ended(&self) {
+        self.partial.store(false, Ordering::Release);
+        self.head.store(true, Ordering::Release);
     }
 
     pub(crate) fn set_ahead(&self, ahead: bool) {
@@ -105,11 +132,10 @@ impl Exchange {
         let _ = self.upgraded.set(by.asked());
     }
 
-    /// Counts what was read of the body.
+    /// Counts what was read of a body that says how long it is.
     pub(crate) fn took(&self, bytes: usize) {
-        let less = |left: u64| (left != UNKNOWN).then(|| left.saturating_sub(bytes as u64));
-        // An unknown length stays unknown.
-        let _ = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        let left = self.left.load(Ordering::Acquire);
+        self.left.store(left.saturating_sub(bytes as u64), Ordering::Release);
     }
 
     /// The body has been read to its end.
@@ -128,7 +154,11 @@ impl Exchange {
     /// Whether something of a message has arrived that has not been answered to its end.
     pub(crate) fn has_begun(&self) -> bool {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Acquire);
-        flag(&self.partial) || flag(&self.ahead) || self.left.load(Ordering::Acquire) > 0 || self.in_flight()
+        flag(&self.partial)
+            || flag(&self.head)
+            || flag(&self.ahead)
+            || self.left.load(Ordering::Acquire) > 0
+            || self.in_flight()
     }
 
     /// Whether the request has been read to its end, and bytes that follow it too.
@@ -150,13 +180,50 @@ impl Exchange {
         self.ended.notified().await;
     }
 
-    /// Gives a request to the router. `length` is its body's, where it says so.
+    pub(crate) fn set_writing(&self, writing: bool) {
+        self.writing.store(writing, Ordering::Release);
+    }
+
+    pub(crate) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether to read on at the next boundary.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
+    }
+
+    /// The connection is never handed over from now on.
+    pub(crate) fn stay(&self) {
+        self.stays.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn stays(&self) -> bool {
+        self.stays.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection is to leave, and is at a clean boundary of messages: the request has been read to its end,
+    /// its response is with the kernel to the last byte, and of the next one at most a part of the head has been read.
+    pub(crate) fn may_leave(&self) -> bool {
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        let busy = flag(&self.head) || flag(&self.writing) || flag(&self.closing) || self.in_flight();
+        flag(&self.held) && !busy && self.is_read() && self.upgraded.get().is_none()
+    }
+
+    /// Wakes a reader at the end of the next response. hyper itself does not come back for what it was kept from reading.
+    pub(crate) fn wake_reader(&self, context: &Context<'_>) {
+        self.requests().reader = Some(context.waker().clone());
+    }
+
+    /// Gives a request to the router. `length` is its body's, unless it comes in chunks.
     pub(crate) fn begin(self: &Arc<Self>, length: Option<u64>) -> Message {
         let asked = Arc::new(Asked { began: Instant::now(), route: OnceLock::new(), answered: AtomicBool::default() });
-        self.left.store(length.unwrap_or(UNKNOWN), Ordering::Release);
+        self.left.store(length.unwrap_or(CHUNKED), Ordering::Release);
         self.requests().requests.push(asked.clone());
         self.requests.fetch_add(1, Ordering::AcqRel);
         self.partial.store(false, Ordering::Release);
+        self.head.store(false, Ordering::Release);
+        self.writing.store(true, Ordering::Release);
         self.asked.store(true, Ordering::Release);
         Message { exchange: self.clone(), asked }
     }
@@ -168,7 +235,8 @@ impl Exchange {
             return vec![asked.cut("upgraded")];
         }
         if in_flight.requests.is_empty() {
-            let kind = if self.partial.load(Ordering::Acquire) { "head" } else { "idle" };
+            let head = self.partial.load(Ordering::Acquire) || self.head.load(Ordering::Acquire);
+            let kind = if head { "head" } else { "idle" };
             return vec![Cut { kind, route: String::new(), age: in_flight.idle_since.elapsed() }];
         }
         let kind = |asked: &Asked| if asked.answered.load(Ordering::Acquire) { "response" } else { "request" };
@@ -226,8 +294,12 @@ impl Drop for Message {
         let mut in_flight = self.exchange.requests();
         in_flight.requests.retain(|asked| !Arc::ptr_eq(asked, &self.asked));
         in_flight.idle_since = Instant::now();
+        let reader = in_flight.reader.take();
         drop(in_flight);
         self.exchange.requests.fetch_sub(1, Ordering::AcqRel);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
         self.exchange.ended.notify_one();
     }
 }
@@ -238,7 +310,7 @@ mod tests {
 
     #[test]
     fn half_a_head_and_a_response_that_has_not_ended_are_under_way() {
-        let exchange = Arc::new(Exchange::default());
+        let exchange = Arc::new(Exchange::new(Instant::now()));
         assert!(!exchange.has_begun() && exchange.wants() == Wants::Head, "fresh");
         exchange.set_partial(true);
         assert!(exchange.has_begun() && exchange.wants() == Wants::Head, "half a head");
@@ -252,18 +324,40 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_unknown_length_is_read_until_it_says_that_it_has_ended() {
-        let exchange = Arc::new(Exchange::default());
+    fn a_body_in_chunks_is_read_until_it_says_that_it_has_ended() {
+        let exchange = Arc::new(Exchange::new(Instant::now()));
         let _message = exchange.begin(None);
-        exchange.took(3);
-        assert!(matches!(exchange.wants(), Wants::Body(_)));
+        assert_eq!(exchange.wants(), Wants::Chunks);
         exchange.body_ended();
         assert_eq!(exchange.wants(), Wants::Nothing);
     }
 
     #[test]
+    fn a_connection_leaves_at_a_boundary_and_nowhere_else() {
+        let exchange = Arc::new(Exchange::new(Instant::now()));
+        assert!(!exchange.may_leave(), "not asked to");
+        exchange.hold(true);
+        assert!(exchange.may_leave() && exchange.wants() == Wants::Nothing, "fresh");
+        exchange.set_partial(true);
+        assert!(exchange.may_leave(), "half a head goes with it");
+        exchange.head_ended();
+        assert!(!exchange.may_leave(), "a whole head is to be answered");
+        let message = exchange.begin(Some(1));
+        drop(message);
+        exchange.set_writing(false);
+        assert!(!exchange.may_leave(), "the body has not been read");
+        exchange.took(1);
+        exchange.set_writing(true);
+        assert!(!exchange.may_leave(), "the response has not been flushed");
+        exchange.set_writing(false);
+        assert!(exchange.may_leave(), "idle");
+        exchange.set_closing();
+        assert!(!exchange.may_leave(), "it is being closed");
+    }
+
+    #[test]
     fn what_is_cut_is_told_by_kind() {
-        let exchange = Arc::new(Exchange::default());
+        let exchange = Arc::new(Exchange::new(Instant::now()));
         let kinds = || exchange.describe().iter().map(|cut| cut.kind).collect::<Vec<_>>();
         assert_eq!(kinds(), ["idle"]);
         exchange.set_partial(true);

@@ -12,17 +12,21 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout_at},
 };
 
 use crate::{
+    chunks::Chunks,
     drain::{Open, Watch},
     exchange::{Exchange, Wants},
     frames::{Frames, Next, PREFACE},
     head::Head,
-    stream::Stream,
+    parked::{Parked, Received},
+    stream::{Peer, Stream},
 };
 
+/// How long an idle connection is kept: longer than the 60 s for which balancers keep theirs, so that it is they who close.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a request's head may take from its first byte on.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the end of the client's bytes is waited for after ours.
@@ -40,32 +44,73 @@ const CHUNK: usize = 16 * 1024;
 pub(crate) struct Io {
     /// Read from the socket, and not yet by hyper.
     ahead: BytesMut,
+    /// Its protocol is not known yet.
+    fresh: bool,
     reading: Reading,
     stream: Arc<Stream>,
+    peer: Peer,
     exchange: Arc<Exchange>,
     watch: Watch,
     closing: Option<Closing>,
     /// The connection counts as open, and the drain waits for it, as long as this lives; after an upgrade too.
-    _open: Open,
+    open: Open,
 }
 
 /// What the bytes are.
 #[derive(Debug)]
 enum Reading {
-    /// A head is given to hyper to its end and no further, a body to its end, and what follows when its turn has come.
-    Http1 { head: Head, until: Option<Pin<Box<Sleep>>> },
+    Http1(Http1),
     /// hyper ends a connection when the PONG for its GOAWAY arrives, and refuses the streams after it. A client's PONG goes
     /// before the streams that it has queued (drain.md), so while the instance retires PONGs are put behind them.
-    Http2 { frames: Frames, passed: BytesMut, pongs: BytesMut, until: Option<Pin<Box<Sleep>>> },
+    Http2 {
+        frames: Frames,
+        passed: BytesMut,
+        pongs: BytesMut,
+        until: Option<Pin<Box<Sleep>>>,
+    },
 }
 
 impl Reading {
-    fn http1() -> Self {
-        Self::Http1 { head: Head::default(), until: None }
-    }
-
     fn http2() -> Self {
         Self::Http2 { frames: Frames::default(), passed: BytesMut::new(), pongs: BytesMut::new(), until: None }
+    }
+}
+
+/// A head is given to hyper to its end and no further, a body to its end, and what follows when its turn has come.
+#[derive(Debug, Default)]
+struct Http1 {
+    head: Head,
+    chunks: Chunks,
+    /// When the first byte of a head arrived that is not whole.
+    head_since: Option<Instant>,
+    /// For the head, or for a connection that is idle. It may ring early: to set it at each request would cost more.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl Http1 {
+    /// Ready once a head, or the silence before it, has lasted too long.
+    fn poll_late(&mut self, context: &mut Context<'_>, idle_since: Instant) -> Poll<()> {
+        let due = self.due(idle_since);
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if due < clock.deadline() {
+            clock.as_mut().reset(due);
+        }
+        while clock.as_mut().poll(context).is_ready() {
+            if due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            clock.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn due(&self, idle_since: Instant) -> Instant {
+        self.head_since.map_or_else(|| idle_since + IDLE_TIMEOUT, |since| since + HEAD_TIMEOUT)
+    }
+
+    /// Notes whether a part of a head is there.
+    fn set_begun(&mut self, begun: bool) {
+        self.head_since = begun.then(|| self.head_since.unwrap_or_else(Instant::now));
     }
 }
 
@@ -83,9 +128,72 @@ pub(crate) enum Protocol {
 }
 
 impl Io {
-    pub(crate) fn new(stream: Stream, watch: Watch, open: Open) -> Self {
+    /// What was accepted.
+    pub(crate) fn new(stream: Stream, peer: Peer, watch: Watch, open: Open) -> Self {
+        Self::whole(stream, peer, BytesMut::new(), true, None, watch, open)
+    }
+
+    /// Goes on with what another process sent.
+    pub(crate) fn received(
+        received: Received,
+        fresh: bool,
+        head_since: Option<Instant>,
+        ahead: &[u8],
+        watch: Watch,
+        open: Open,
+    ) -> Self {
+        let Received { stream, peer } = received;
+        Self::whole(stream, peer, ahead.into(), fresh, head_since, watch, open)
+    }
+
+    /// Goes on with what was parked.
+    ///
+    /// # Errors
+    /// Where it cannot be registered with the runtime; then the connection is closed.
+    pub(crate) fn resume(parked: Parked, watch: Watch) -> io::Result<Self> {
+        let Parked { socket, peer, ahead, fresh, head_since, open } = parked;
+        let stream = Stream::unpark(socket, &peer)?;
+        Ok(Self::whole(stream, peer, ahead, fresh, head_since, watch, open))
+    }
+
+    fn whole(
+        stream: Stream,
+        peer: Peer,
+        ahead: BytesMut,
+        fresh: bool,
+        head_since: Option<Instant>,
+        watch: Watch,
+        open: Open,
+    ) -> Self {
         let (stream, exchange) = (Arc::new(stream), open.exchange());
-        Self { ahead: BytesMut::new(), reading: Reading::http1(), stream, exchange, watch, closing: None, _open: open }
+        exchange.hold(false);
+        exchange.set_partial(head_since.is_some());
+        exchange.set_ahead(!ahead.is_empty());
+        let reading = Reading::Http1(Http1 { head_since, ..Http1::default() });
+        Self { ahead, fresh, reading, stream, peer, exchange, watch, closing: None, open }
+    }
+
+    /// Takes the connection out of the runtime, with what `read` has been read of its next head. At a boundary of messages,
+    /// and when nobody else holds the stream any more; else there is nothing to park.
+    pub(crate) fn park(self, read: &[u8]) -> Option<Parked> {
+        let Reading::Http1(Http1 { head_since, .. }) = self.reading else { return None };
+        let mut ahead = BytesMut::from(read);
+        ahead.unsplit(self.ahead);
+        let socket = Arc::into_inner(self.stream)?.park().ok()?;
+        Some(Parked { socket, peer: self.peer, ahead, fresh: self.fresh, head_since, open: self.open })
+    }
+
+    /// Which of the instance's connections it is.
+    pub(crate) fn id(&self) -> u64 {
+        self.open.id()
+    }
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer.clone()
     }
 
     /// The socket itself, to look at.
@@ -99,10 +207,18 @@ impl Io {
     }
 
     /// Tells the protocol by the first bytes, which hyper reads again; `None` if the client ends first, or sends nothing for
-    /// as long as `idle`. Cancel safe.
-    pub(crate) async fn sniff(&mut self, idle: Duration) -> Option<Protocol> {
-        let mut limit = idle;
+    /// too long. Cancel safe.
+    pub(crate) async fn sniff(&mut self) -> Option<Protocol> {
         loop {
+            if let Some(protocol) = protocol_of(&self.ahead) {
+                self.fresh = false;
+                if protocol == Protocol::Http2 {
+                    self.reading = Reading::http2();
+                    self.exchange.set_partial(false);
+                }
+                return Some(protocol);
+            }
+            let Reading::Http1(http1) = &mut self.reading else { return Some(Protocol::Http2) };
             let (stream, ahead) = (&self.stream, &mut self.ahead);
             let read = poll_fn(|context| {
                 stream.poll_read(context, CHUNK, |bytes| {
@@ -110,47 +226,49 @@ impl Io {
                     bytes.len()
                 })
             });
-            let read = timeout(limit, read).await.ok()?.ok()?;
+            let read = timeout_at(http1.due(self.exchange.idle_since()), read).await.ok()?.ok()?;
+            http1.set_begun(!self.ahead.is_empty());
             self.exchange.set_partial(!self.ahead.is_empty());
-            match protocol_of(&self.ahead) {
-                Some(Protocol::Http2) => {
-                    self.reading = Reading::http2();
-                    self.exchange.set_partial(false);
-                    return Some(Protocol::Http2);
-                }
-                None if read == 0 => return None,
-                None => limit = HEAD_TIMEOUT,
-                http1 => return http1,
+            if read == 0 {
+                return None;
             }
         }
     }
 
     fn poll_http1(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Reading::Http1 { head, until } = &mut self.reading else { return Poll::Ready(Ok(())) };
+        let Reading::Http1(http1) = &mut self.reading else { return Poll::Ready(Ok(())) };
         let wants = self.exchange.wants();
         let most = match wants {
-            Wants::Head | Wants::Raw => buffer.remaining(),
+            Wants::Head | Wants::Chunks | Wants::Raw => buffer.remaining(),
             Wants::Body(left) => buffer.remaining().min(usize::try_from(left).unwrap_or(usize::MAX)),
-            // What belongs to the next message waits where it is; hyper asks again when this one has ended.
-            Wants::Nothing if !self.ahead.is_empty() => return Poll::Pending,
+            // What belongs to the next message waits where it is, until this one has ended; but a client that has gone is told.
             Wants::Nothing => {
-                return match ready!(self.stream.poll_peek(context))? {
-                    0 => Poll::Ready(Ok(())),
-                    _ => Poll::Pending,
-                };
+                if self.ahead.is_empty() && ready!(self.stream.poll_peek(context))? == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                self.exchange.wake_reader(context);
+                return Poll::Pending;
             }
         };
+        let Http1 { head, chunks, .. } = http1;
         // What belongs to a next message comes back as the rest.
         let mut give = |bytes: &[u8]| {
-            let end = if wants == Wants::Head { head.end(bytes) } else { None };
+            let end = match wants {
+                Wants::Head => head.end(bytes),
+                Wants::Chunks => chunks.end(bytes),
+                _ => None,
+            };
             let (given, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
             buffer.put_slice(given);
             (given.len(), end.is_some(), BytesMut::from(rest))
         };
         let (given, ended) = if self.ahead.is_empty() {
             let read = self.stream.poll_read(context, most, give);
-            if read.is_pending() && until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head took too long")));
+            if read.is_pending() && wants == Wants::Head {
+                ready!(http1.poll_late(context, self.exchange.idle_since()));
+                // A client that has sent nothing is told so by the end, as any other idle one.
+                let late = io::Error::new(io::ErrorKind::TimedOut, "the head took too long");
+                return Poll::Ready(if http1.head_since.is_some() { Err(late) } else { Ok(()) });
             }
             let (given, ended, rest) = ready!(read)?;
             self.ahead = rest;
@@ -164,14 +282,17 @@ impl Io {
             (given, ended)
         };
         match wants {
-            Wants::Head => {
-                self.exchange.set_partial(ended || head.has_begun());
-                if !head.has_begun() {
-                    *until = None;
-                } else if until.is_none() {
-                    *until = Some(Box::pin(sleep(HEAD_TIMEOUT)));
-                }
+            Wants::Head if ended => {
+                http1.set_begun(false);
+                self.exchange.head_ended();
             }
+            Wants::Head => {
+                let begun = http1.head.has_begun();
+                http1.set_begun(begun);
+                self.exchange.set_partial(begun);
+            }
+            Wants::Chunks if ended => self.exchange.body_ended(),
+            Wants::Chunks => {}
             _ => self.exchange.took(given),
         }
         self.exchange.set_ahead(!self.ahead.is_empty());
@@ -193,7 +314,7 @@ impl Io {
             }
             match frames.next(&self.ahead) {
                 Next::Pass(length) => *passed = self.ahead.split_to(length),
-                Next::Pong(length) if self.watch.is_retiring() => {
+                Next::Pong(length) if self.watch.stage().is_retiring() => {
                     pongs.extend_from_slice(&self.ahead.split_to(length));
                     until.get_or_insert_with(|| Box::pin(sleep(PONG_HOLD)));
                 }
@@ -226,7 +347,7 @@ impl Io {
             }
         }
         // HTTP/2 goes on to speak of windows and settings; what it had to say was refused by GOAWAY, and is safe to repeat.
-        if closing.late_bytes > 0 && matches!(self.reading, Reading::Http1 { .. }) {
+        if closing.late_bytes > 0 && matches!(self.reading, Reading::Http1(_)) {
             self.watch.count_late_bytes(closing.late_bytes);
         }
         Poll::Ready(Ok(()))
@@ -248,7 +369,7 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.reading {
-            Reading::Http1 { .. } => self.poll_http1(context, buffer),
+            Reading::Http1(_) => self.poll_http1(context, buffer),
             Reading::Http2 { .. } => self.poll_http2(context, buffer),
         }
     }
@@ -256,6 +377,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.exchange.set_writing(true);
         self.stream.poll_write(context, &[io::IoSlice::new(bytes)])
     }
 
@@ -264,6 +386,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.exchange.set_writing(true);
         self.stream.poll_write(context, buffers)
     }
 
@@ -271,11 +394,14 @@ impl AsyncWrite for Io {
         true
     }
 
+    /// hyper calls it when it has written all that it had.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.exchange.set_writing(false);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.exchange.set_closing();
         self.poll_close(context)
     }
 }

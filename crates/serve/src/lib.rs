@@ -46,6 +46,9 @@
 //! | an HTTP/2 client that is gone | asked every 30 s, 20 s to answer | closed |
 //! | streams of an HTTP/2 connection | 200 | the client waits (RFC 9113, 5.1.2) |
 
+mod accept;
+mod answer;
+mod chunks;
 mod config;
 mod connection;
 mod drain;
@@ -55,10 +58,17 @@ mod frames;
 mod head;
 mod io;
 mod listener;
+mod message;
 mod notify;
+mod packet;
+mod parked;
+mod place;
+mod predecessor;
 mod report;
+mod retire;
 mod server;
 mod stream;
+mod successor;
 
 pub use drain::Retiring;
 pub use error::Error;

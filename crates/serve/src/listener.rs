@@ -7,10 +7,14 @@ use std::{
 };
 
 use listenfd::ListenFd;
-use rustix::net::sockopt;
+use rustix::{
+    io::Errno,
+    net::{SocketFlags, sockopt},
+};
 
 use crate::{
     Error,
+    parked::{Received, Unfit},
     stream::{Peer, Stream},
 };
 
@@ -31,14 +35,23 @@ pub(crate) enum Accepting {
     Unix(tokio::net::UnixListener),
 }
 
+/// Whose the socket is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Owner {
+    /// systemd's, or another parent's: clients go on to wait in its queue when this process has ended.
+    Parent,
+    /// This process's: its queue ends with it.
+    Process,
+}
+
 impl Listener {
     /// Takes the passed socket named `http`, or a single one without a name; where none is passed, binds `address`.
-    pub(crate) fn take(address: &str) -> Result<Self, Error> {
+    pub(crate) fn take(address: &str) -> Result<(Self, Owner), Error> {
         // The names first: `from_env` may take the variables away.
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut passed = ListenFd::from_env();
         if passed.len() == 0 {
-            return bind(address);
+            return Ok((bind(address)?, Owner::Process));
         }
         let names: Vec<&str> = names.split(':').filter(|name| !name.is_empty()).collect();
         let index = index_of_ours(&names, passed.len())?;
@@ -46,7 +59,7 @@ impl Listener {
         let listener = tcp.or_else(|| passed.take_unix_listener(index).ok().flatten().map(Self::Unix));
         let listener = listener.ok_or_else(|| refuse(index, "is no TCP or Unix stream socket"))?;
         listener.check(index)?;
-        Ok(listener)
+        Ok((listener, Owner::Parent))
     }
 
     /// What was passed must listen, and not block: O_NONBLOCK belongs to the socket and not to the descriptor, so setting
@@ -89,6 +102,22 @@ impl Listener {
 }
 
 impl Accepting {
+    /// The next connection that waits in the queue; `None` where none does, whatever the reactor knows.
+    pub(crate) fn accept_now(&self) -> Result<Option<Received>, Unfit> {
+        let fd = match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        };
+        let socket = match rustix::net::accept_with(fd, SocketFlags::CLOEXEC) {
+            Ok(socket) => socket,
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(io::Error::from(error).into()),
+        };
+        // Where it is no TCP socket there is no such option.
+        let _ = sockopt::set_tcp_nodelay(&socket, true);
+        Received::new(socket).map(Some)
+    }
+
     /// The next connection of the queue. Cancel safe.
     pub(crate) async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {

@@ -3,7 +3,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -26,6 +27,8 @@ pub(crate) struct Reporter {
     release: String,
     n: u64,
     counts: Arc<Counts>,
+    /// What the file says.
+    written: Mutex<Vec<u8>>,
 }
 
 #[derive(Serialize)]
@@ -39,24 +42,68 @@ struct Report<'a> {
     connections: u64,
     requests: u64,
     late_bytes: u64,
+    taken: u64,
+    handed_over: u64,
+    drained: u64,
+    cut: u64,
+    /// While it retires: what it waits for, the longest first.
+    waits: Vec<Wait>,
 }
+
+#[derive(Serialize)]
+struct Wait {
+    kind: &'static str,
+    route: String,
+    age_ms: u64,
+}
+
+/// How often the file is made anew.
+pub(crate) const EACH_SECOND: Duration = Duration::from_secs(1);
+/// Of what an instance waits for, so many are told.
+const WAITS: usize = 5;
 
 impl Reporter {
     pub(crate) fn new(config: &Config, counts: Arc<Counts>) -> Self {
         let path = config.runtime.as_ref().map(|folder| folder.join(format!("{}.json", config.n)));
-        Self { path, release: config.release.clone(), n: config.n, counts }
+        Self { path, release: config.release.clone(), n: config.n, counts, written: Mutex::default() }
     }
 
-    /// Replaces the file. `accepting` is false from the moment on at which nothing will ever be accepted again.
+    /// Replaces the file, where it would say something else. `accepting` is false from the moment on at which nothing will ever be accepted again.
     pub(crate) fn write(&self, state: State, accepting: bool) {
         let Some(path) = &self.path else { return };
-        let (connections, requests) = (self.counts.connections(), self.counts.requests());
-        let late_bytes = self.counts.late_bytes();
-        let (release, n, pid) = (self.release.as_str(), self.n, std::process::id());
-        let report = Report { format: 1, release, n, pid, state, accepting, connections, requests, late_bytes };
-        if let Err(error) = replace(path, &serde_json::to_vec(&report).unwrap_or_default()) {
-            tracing::warn!(%error, path = %path.display(), "cannot write the instance's file");
+        let counts = &self.counts;
+        let report = Report {
+            format: 1,
+            release: &self.release,
+            n: self.n,
+            pid: std::process::id(),
+            state,
+            accepting,
+            connections: counts.connections(),
+            requests: counts.requests(),
+            late_bytes: counts.late_bytes(),
+            taken: counts.taken(),
+            handed_over: counts.handed_over(),
+            drained: counts.drained(),
+            cut: counts.cut(),
+            waits: if let State::Retiring = state { self.waits() } else { Vec::new() },
+        };
+        let report = serde_json::to_vec(&report).unwrap_or_default();
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written == report {
+            return;
         }
+        match replace(path, &report) {
+            Ok(()) => *written = report,
+            Err(error) => tracing::warn!(%error, path = %path.display(), "cannot write the instance's file"),
+        }
+    }
+
+    fn waits(&self) -> Vec<Wait> {
+        let mut open: Vec<Cut> = self.each().into_iter().filter(|open| open.kind != "idle").collect();
+        open.sort_by_key(|open| std::cmp::Reverse(open.age));
+        let wait = |Cut { kind, route, age }| Wait { kind, route, age_ms: age.as_millis() as u64 };
+        open.into_iter().take(WAITS).map(wait).collect()
     }
 
     /// What is open, one by one.
@@ -66,6 +113,13 @@ impl Reporter {
 
     pub(crate) fn late_bytes(&self) -> u64 {
         self.counts.late_bytes()
+    }
+
+    /// What has become of the connections since the signal, for people.
+    pub(crate) fn closed(&self) -> String {
+        let counts = &self.counts;
+        let (handed_over, drained, cut) = (counts.handed_over(), counts.drained(), counts.cut());
+        format!("{handed_over} connections handed over, {drained} drained, {cut} cut")
     }
 
     /// What is still open, for people.

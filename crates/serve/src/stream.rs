@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io,
     net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     task::{Context, Poll, ready},
 };
 
@@ -69,6 +69,23 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_write_vectored(buffers),
             Self::Unix(stream) => stream.try_write_vectored(buffers),
+        }
+    }
+
+    /// Registers again what [`Stream::park`] took out.
+    pub(crate) fn unpark(socket: OwnedFd, peer: &Peer) -> io::Result<Self> {
+        match peer {
+            Peer::Tcp(_) => TcpStream::from_std(socket.into()).map(Self::Tcp),
+            Peer::Unix(_) => UnixStream::from_std(socket.into()).map(Self::Unix),
+        }
+    }
+
+    /// Takes it out of the runtime. A descriptor that was sent elsewhere would go on to wake this one (epoll(7): what is
+    /// registered is the open file, not the descriptor).
+    pub(crate) fn park(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(OwnedFd::from),
+            Self::Unix(stream) => stream.into_std().map(OwnedFd::from),
         }
     }
 
@@ -147,6 +164,7 @@ pub struct UnixPeer {
 }
 
 impl Peer {
+    /// Who connected: the kernel keeps it with the socket, wherever that goes.
     pub(crate) fn of_unix(stream: &UnixStream) -> Self {
         let credentials = stream.peer_cred().ok();
         Self::Unix(UnixPeer { uid: credentials.map(|peer| peer.uid()), pid: credentials.and_then(|peer| peer.pid()) })

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::served::{Start, ask, connect, listener, receive, send};
+use crate::served::{Start, ask, assert_is_the_last, connect, listener, receive, send};
 
 #[test]
 fn without_systemd_it_binds_an_address_of_its_own() {
@@ -32,7 +32,7 @@ fn without_systemd_it_binds_a_unix_socket_even_where_a_dead_one_lies() {
 fn of_two_sockets_it_takes_the_one_named_http() {
     let (http, other) = (listener(), listener());
     let sockets = vec![other.try_clone().unwrap().into(), http.try_clone().unwrap().into()];
-    let (served, address) = Start { variables: Vec::new(), sockets, names: "metrics:http" }.ready();
+    let (served, address) = Start::passed(sockets, "metrics:http").ready();
     assert_eq!(address, http.local_addr().unwrap().to_string());
     let mut stream = connect(&address);
     let own = stream.local_addr().unwrap().to_string();
@@ -43,7 +43,7 @@ fn of_two_sockets_it_takes_the_one_named_http() {
 
 #[test]
 fn a_socket_that_cannot_serve_is_refused_in_one_line() {
-    let passed = |socket: OwnedFd, names| Start { variables: Vec::new(), sockets: vec![socket], names }.refused();
+    let passed = |socket: OwnedFd, names| Start::passed(vec![socket], names).refused();
     let blocking = listener();
     blocking.set_nonblocking(false).unwrap();
     assert!(passed(blocking.into(), "http").contains("NonBlocking=yes"));
@@ -82,24 +82,46 @@ fn systemd_is_asked_for_as_long_as_the_router_may_take_to_be_ready() {
 }
 
 #[test]
-fn the_file_tells_each_state_and_accepting_is_false_once_nothing_will_be_accepted() {
-    let (start, listener) = Start::inherited();
-    let (served, address) = start.ready();
+fn the_file_tells_each_state_and_what_an_instance_that_retires_waits_for() {
+    let (served, address) = Start::alone().ready();
     let mut stream = connect(&address);
     ask(&mut stream, "/");
     let report = served.report();
     assert_eq!((&report["format"], &report["release"]), (&1.into(), &"0123456789abcdef".into()));
     assert_eq!((&report["n"], &report["pid"]), (&7.into(), &served.child.id().into()));
     assert_eq!((&report["state"], &report["accepting"]), (&"serving".into(), &true.into()));
-    send(&mut stream, "/slow/500");
+    send(&mut stream, "/slow/1500");
+    ask(&mut connect(&address), "/");
     served.retire();
+    // One at the signal, one a second later.
+    served.wait_for("STATUS=retiring");
+    served.wait_for("STATUS=retiring");
     let report = served.report();
     assert_eq!((&report["state"], &report["accepting"]), (&"retiring".into(), &false.into()));
-    assert_eq!(report["connections"], 1);
-    let _next = connect(&address);
-    assert!(listener.accept().is_ok(), "who retires leaves the queue to its successor");
+    assert_eq!((&report["connections"], &report["waits"][0]["route"]), (&1.into(), &"/slow/{ms}".into()));
+    assert!(report["waits"][0]["age_ms"].as_u64().unwrap() >= 500, "{report}");
     receive(&mut stream);
-    served.ends_well();
+    drop(stream);
+    let report = served.ended().report();
+    assert_eq!((&report["drained"], &report["cut"], &report["handed_over"]), (&1.into(), &0.into(), &0.into()));
+}
+
+#[test]
+fn alone_it_answers_what_waits_in_a_queue_that_others_would_close() {
+    let (start, listener) = Start::inherited();
+    let (served, address) = start.ready();
+    served.retire();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        let mut stream = connect(&address);
+        let response = ask(&mut stream, "/");
+        assert_is_the_last(stream, &response, "hello");
+    }
+    assert_eq!(served.report()["accepting"], true);
+    let served = served.ended();
+    assert_eq!(served.report()["accepting"], false);
+    let _next = connect(&address);
+    assert!(listener.accept().is_ok(), "its parent's socket is open");
 }
 
 /// Growing it later stops every thread for 10 to 20 ms at each doubling.

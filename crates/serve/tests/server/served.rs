@@ -5,11 +5,11 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::{fd::OwnedFd, unix::net::UnixDatagram},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,7 +23,9 @@ pub struct Served {
     pub child: Child,
     /// What it says to systemd. A thread takes it in: a full queue would block who sends.
     messages: Receiver<String>,
-    pub folder: TempDir,
+    runtime: PathBuf,
+    pub n: u64,
+    _folder: TempDir,
 }
 
 /// How it is started.
@@ -32,19 +34,31 @@ pub struct Start {
     /// Passed as descriptors 3 and 4.
     pub sockets: Vec<OwnedFd>,
     pub names: &'static str,
+    /// The directory that instances share; without one the process has its own.
+    pub runtime: Option<PathBuf>,
+    pub n: u64,
 }
 
 impl Start {
     /// Without a socket: it binds one of its own.
     pub fn alone() -> Self {
-        Self { variables: vec![("APP_LISTEN", "127.0.0.1:0".to_owned())], sockets: Vec::new(), names: "" }
+        Self { variables: vec![("APP_LISTEN", "127.0.0.1:0".to_owned())], ..Self::passed(Vec::new(), "") }
     }
 
     /// With a socket as systemd passes it; the test keeps it too.
     pub fn inherited() -> (Self, TcpListener) {
         let listener = listener();
-        let sockets = vec![listener.try_clone().unwrap().into()];
-        (Self { variables: Vec::new(), sockets, names: "http" }, listener)
+        (Self::passed(vec![listener.try_clone().unwrap().into()], "http"), listener)
+    }
+
+    pub fn passed(sockets: Vec<OwnedFd>, names: &'static str) -> Self {
+        Self { variables: Vec::new(), sockets, names, runtime: None, n: 7 }
+    }
+
+    /// Instance `n` of those that share a runtime directory.
+    pub fn sharing(mut self, runtime: &Path, n: u64) -> Self {
+        (self.runtime, self.n) = (Some(runtime.to_owned()), n);
+        self
     }
 
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
@@ -54,6 +68,7 @@ impl Start {
 
     pub fn spawn(self) -> Served {
         let folder = tempfile::tempdir().unwrap();
+        let runtime = self.runtime.unwrap_or_else(|| folder.path().to_owned());
         let notify = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         let mut command = Command::new("sh");
         // The shell puts the sockets where systemd would.
@@ -65,8 +80,8 @@ impl Start {
         let mut sockets = self.sockets.into_iter();
         command.stdin(sockets.next().map_or_else(Stdio::null, Stdio::from));
         command.stdout(sockets.next().map_or_else(Stdio::null, Stdio::from)).stderr(Stdio::piped());
-        command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("RUNTIME_DIRECTORY", folder.path());
-        command.env("APP_RELEASE", "0123456789abcdef").env("APP_INSTANCE", "7").envs(self.variables);
+        command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("RUNTIME_DIRECTORY", &runtime);
+        command.env("APP_RELEASE", "0123456789abcdef").env("APP_INSTANCE", self.n.to_string()).envs(self.variables);
         let (sender, messages) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -75,7 +90,7 @@ impl Start {
                 let _ = sender.send(String::from_utf8_lossy(&buffer[..length]).into_owned());
             }
         });
-        Served { child: command.spawn().unwrap(), messages, folder }
+        Served { child: command.spawn().unwrap(), messages, runtime, n: self.n, _folder: folder }
     }
 
     /// Starts it and waits for READY; the address is in its STATUS.
@@ -107,7 +122,11 @@ impl Served {
     }
 
     pub fn signal(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.kill(Signal::TERM);
+    }
+
+    pub fn kill(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Signals, and returns when the accept loop has ended.
@@ -117,7 +136,17 @@ impl Served {
     }
 
     pub fn report(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.folder.path().join("7.json")).unwrap()).unwrap()
+        serde_json::from_slice(&fs::read(self.runtime.join(format!("{}.json", self.n))).unwrap()).unwrap()
+    }
+
+    /// Its file is written each second at the latest.
+    #[track_caller]
+    pub fn wait_for_report(&self, field: &str, value: impl Into<Value>) {
+        let (value, began) = (value.into(), Instant::now());
+        while self.report()[field] != value {
+            assert!(began.elapsed() < PATIENCE, "{field} is not {value}: {}", self.report());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn output(self) -> Output {

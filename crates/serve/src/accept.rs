@@ -1,0 +1,101 @@
+//! The public socket's queue.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    connection,
+    drain::{GRACE_ALONE, Phase, Watch},
+    io::Io,
+    listener::{Accepting, Owner},
+    parked::{Received, Unfit},
+    stream::{Peer, Stream},
+};
+
+/// After an error that may last, such as a full descriptor table.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Accepts connections, and serves each in a task of its own.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub listener: Accepting,
+    pub owner: Owner,
+    pub router: Router,
+    pub watch: Watch,
+    /// One for each connection that may be open.
+    pub permits: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    /// Beyond the most connections, clients wait in the socket's queue. Cancel safe.
+    pub(crate) async fn run(&self) -> Infallible {
+        loop {
+            let permit = self.permit().await;
+            match self.listener.accept().await {
+                Ok((stream, peer)) => self.serve(stream, peer, permit),
+                Err(error) => wait_after(&error).await,
+            }
+        }
+    }
+
+    /// Returns when this instance will accept nothing any more.
+    ///
+    /// With a successor that is at once: it takes what waits in the queue. Alone, nobody would: what waits in a parent's
+    /// socket when that is closed (a host shuts down) is reset. So the queue is emptied through the grace.
+    pub(crate) async fn close(self) {
+        let mut watch = self.watch.clone();
+        let mut stage = watch.stage();
+        while matches!(stage.phase, Phase::Serving | Phase::Seeking) {
+            watch.leaves(stage).await;
+            stage = watch.stage();
+        }
+        match (stage.phase, self.owner) {
+            (Phase::Alone, Owner::Parent) => tokio::select! {
+                never = self.run() => match never {},
+                () = sleep_until(stage.since + GRACE_ALONE) => {}
+                () = watch.leaves(stage) => {}
+            },
+            // Nobody can come to a queue that ends with the process: what waits there is all that ever will.
+            (Phase::Alone, Owner::Process) => self.empty(),
+            _ => {}
+        }
+    }
+
+    fn empty(&self) {
+        loop {
+            match (self.permits.clone().try_acquire_owned(), self.listener.accept_now()) {
+                (Ok(permit), Ok(Some(Received { stream, peer }))) => self.serve(stream, peer, permit),
+                (_, Err(Unfit::Gone)) => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn serve(&self, stream: Stream, peer: Peer, permit: OwnedSemaphorePermit) {
+        // Nothing is accepted any more once the drain is over.
+        let Some(open) = self.watch.open(permit, Instant::now()) else { return };
+        let io = Io::new(stream, peer, self.watch.clone(), open);
+        tokio::spawn(connection::serve(io, self.router.clone(), self.watch.clone()));
+    }
+
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        if self.permits.available_permits() == 0 {
+            tracing::warn!("as many connections are open as may be (APP_CONNECTIONS); others wait");
+        }
+        self.permits.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!("it is never closed"))
+    }
+}
+
+/// A client that has gone again costs nothing; what may last (EMFILE, ENFILE, ENOMEM) must not spin (accept(2)).
+async fn wait_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        tracing::warn!(%error, "cannot accept a connection");
+        sleep(ACCEPT_AGAIN).await;
+    }
+}

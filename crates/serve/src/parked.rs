@@ -1,0 +1,84 @@
+//! A connection between two messages, apart from any reactor: what one process gives to the next.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use bytes::BytesMut;
+use rustix::{
+    fs::OFlags,
+    net::{AddressFamily, SocketType, sockopt},
+};
+use tokio::time::Instant;
+
+use crate::{
+    drain::Open,
+    stream::{Peer, Stream},
+};
+
+/// Whoever holds it owns the connection. Dropping it closes it.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub socket: OwnedFd,
+    pub peer: Peer,
+    /// Read from the socket, and of the next message.
+    pub ahead: BytesMut,
+    /// Its protocol is not known yet.
+    pub fresh: bool,
+    /// When the first byte of a head arrived that is not whole.
+    pub head_since: Option<Instant>,
+    pub open: Open,
+}
+
+/// A descriptor that another process sent, found to be a client's connection.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub stream: Stream,
+    pub peer: Peer,
+}
+
+/// Why a descriptor is no connection to serve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("it is no connected TCP or Unix stream socket")]
+    Kind,
+    /// The client has gone; there is nobody to lose.
+    #[error("its client has gone")]
+    Gone,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Received {
+    /// Takes what was sent, if it is what an instance accepts.
+    pub(crate) fn new(socket: OwnedFd) -> Result<Self, Unfit> {
+        let is_stream = sockopt::socket_type(&socket).is_ok_and(|kind| kind == SocketType::STREAM);
+        let listens = sockopt::socket_acceptconn(&socket).unwrap_or(true);
+        let domain = sockopt::socket_domain(&socket).map_err(|_| Unfit::Kind)?;
+        if !is_stream || listens {
+            return Err(Unfit::Kind);
+        }
+        // A reset client has no name any more (getpeername(2), ENOTCONN); a socket that was never connected neither.
+        rustix::net::getpeername(&socket).map_err(|_| Unfit::Gone)?;
+        set_nonblocking(&socket)?;
+        match domain {
+            AddressFamily::INET | AddressFamily::INET6 => {
+                let stream = tokio::net::TcpStream::from_std(socket.into())?;
+                let address = stream.peer_addr().map_err(|_| Unfit::Gone)?;
+                Ok(Self { peer: Peer::Tcp(address), stream: Stream::Tcp(stream) })
+            }
+            AddressFamily::UNIX => {
+                let stream = tokio::net::UnixStream::from_std(socket.into())?;
+                Ok(Self { peer: Peer::of_unix(&stream), stream: Stream::Unix(stream) })
+            }
+            _ => Err(Unfit::Kind),
+        }
+    }
+}
+
+/// It is so already for every connection that an instance accepted; whoever sends another must not block a thread.
+fn set_nonblocking(socket: impl AsFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&socket)?;
+    Ok(rustix::fs::fcntl_setfl(socket, flags | OFlags::NONBLOCK)?)
+}

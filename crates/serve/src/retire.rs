@@ -1,0 +1,83 @@
+//! A server's end: from the signal until its last connection has ended, or the deadline.
+
+use std::{pin::pin, time::Duration};
+
+use tokio::time::{Instant, interval, sleep_until, timeout};
+
+use crate::{
+    accept::Acceptor,
+    config::Config,
+    drain::Signal,
+    exchange::Cut,
+    notify::{self, Alive, MARGIN, Stop},
+    place::Place,
+    report::{EACH_SECOND, Reporter, State},
+    successor::Succession,
+};
+
+/// For how long systemd is asked at once. A process that hangs must not hold a reboot up for the whole of a long deadline.
+const ASK_FOR: Duration = Duration::from_secs(15);
+/// How long what is cut may take to be dropped.
+const DROP: Duration = Duration::from_millis(100);
+
+/// Hands over what can be, and waits until the rest has ended; at the deadline, or when told to stop again, cuts what is
+/// left.
+pub(crate) async fn retire(
+    config: &Config,
+    reporter: &Reporter,
+    mut signal: Signal,
+    acceptor: Acceptor,
+    place: Option<Place>,
+    stop: &mut Stop,
+) {
+    if let Some(Err(error)) = place.as_ref().map(Place::leave) {
+        tracing::warn!(%error, "cannot take the handover socket away");
+    }
+    let turn = signal.turn();
+    // Before anybody hears of it: no connection goes on as if nothing had happened.
+    let Some(offers) = signal.retire(config.drain) else { return };
+    reporter.write(State::Retiring, true);
+    notify::extend(config.drain.min(ASK_FOR) + MARGIN);
+    notify::stopping(&format!("retiring: {}", reporter.open()));
+    tracing::info!(open = reporter.open(), "retiring");
+    let (mut succession, mut close) =
+        (pin!(Succession::new(place, turn.clone(), offers).run()), pin!(acceptor.close()));
+    let (mut second, mut alive, mut stages) = (interval(EACH_SECOND), Alive::new(), turn.subscribe());
+    let mut accepting = true;
+    loop {
+        let deadline = turn.stage().deadline(config.drain, config.drain_beside);
+        tokio::select! {
+            biased;
+            () = signal.ended(), if !accepting => break,
+            () = sleep_until(deadline) => return cut(reporter, &mut signal, "the deadline").await,
+            () = stop.asked() => return cut(reporter, &mut signal, "a second signal").await,
+            () = &mut close, if accepting => {
+                accepting = false;
+                reporter.write(State::Retiring, accepting);
+            }
+            never = &mut succession => match never {},
+            _ = stages.changed() => {}
+            () = alive.tick() => notify::alive(),
+            _ = second.tick() => {
+                reporter.write(State::Retiring, accepting);
+                notify::extend(deadline.saturating_duration_since(Instant::now()).min(ASK_FOR) + MARGIN);
+                notify::status(&format!("retiring: {}", reporter.open()));
+            }
+        }
+    }
+    notify::status(&format!("ended: {}", reporter.closed()));
+    tracing::info!(late_bytes = reporter.late_bytes(), "ended: {}", reporter.closed());
+}
+
+async fn cut(reporter: &Reporter, signal: &mut Signal, why: &str) {
+    let open = reporter.each();
+    tracing::warn!(open = open.len(), "cut at {why}");
+    for Cut { kind, route, age } in &open {
+        tracing::warn!(kind, route, age_ms = age.as_millis() as u64, "cut");
+    }
+    notify::status(&format!("ended: {} were cut at {why}", reporter.open()));
+    signal.cut();
+    // What was upgraded belongs to its handler, and ends with the process.
+    let _ = timeout(DROP, signal.ended()).await;
+    tracing::info!(late_bytes = reporter.late_bytes(), "ended: {}", reporter.closed());
+}

@@ -1,0 +1,264 @@
+//! Who takes over from an instance that retires, as that instance sees it.
+//!
+//! A connection belongs to its sender until the successor has acknowledged it. The sender takes back what is not
+//! acknowledged in time by shutting its receiving side: the kernel either has the acknowledgement by then, or refuses it to
+//! the successor, which drops its descriptor.
+
+use std::{collections::VecDeque, convert::Infallible, future::Future, io, os::fd::AsFd, pin::pin, time::Duration};
+
+use rustix::io::Errno;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::{
+    drain::{Offer, Offers, Phase, Turn},
+    message::{LONGEST, MOST_BYTES, Message, Monotonic, Travelling, VERSION},
+    packet::{Channel, Packet},
+    place::Place,
+};
+
+/// How long an answer may take, of an instance that lives.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// How soon an instance that has found nobody looks again.
+const SEEK_AGAIN: Duration = Duration::from_secs(1);
+/// Connections that are on their way at once. The kernel counts their descriptors (getrlimit(2), RLIMIT_NOFILE).
+const WINDOW: usize = 128;
+
+/// Finds successors, as long as it runs, and gives them what is offered.
+#[derive(Debug)]
+pub(crate) struct Succession {
+    place: Option<Place>,
+    turn: Turn,
+    offers: Offers,
+    /// Came back from one successor, for the next.
+    waiting: VecDeque<Offer>,
+}
+
+/// An instance that serves.
+struct Found {
+    n: u64,
+    version: u8,
+    channel: Channel,
+}
+
+/// A connection that has been sent and not been acknowledged.
+struct Sent {
+    offer: Offer,
+    at: Instant,
+    valid_until: Monotonic,
+}
+
+impl Succession {
+    pub(crate) fn new(place: Option<Place>, turn: Turn, offers: Offers) -> Self {
+        Self { place, turn, offers, waiting: VecDeque::new() }
+    }
+
+    /// Dropped, it leaves what was offered and not taken to be closed.
+    pub(crate) async fn run(mut self) -> Infallible {
+        loop {
+            match self.seek().await {
+                Some(found) if found.version == VERSION => {
+                    tracing::info!(successor = found.n, "handing over");
+                    self.turn.to(Phase::HandingOver);
+                    self.hand_over(found).await;
+                }
+                Some(Found { n, version, channel }) => {
+                    tracing::info!(successor = n, version, "it takes no connections of version {VERSION}");
+                    self.turn.to(Phase::Succeeded);
+                    self.give_back_until(ended(channel)).await;
+                }
+                None => {
+                    self.turn.to(Phase::Alone);
+                    self.give_back_until(sleep(SEEK_AGAIN)).await;
+                }
+            }
+        }
+    }
+
+    /// The first that answers of those that may serve.
+    async fn seek(&mut self) -> Option<Found> {
+        let place = self.place.as_ref()?;
+        let others = place.others().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look for a successor");
+            Vec::new()
+        });
+        for n in others {
+            match greet(place, n).await {
+                Ok(found) => return Some(found),
+                // It died without taking its socket away, or is about to retire.
+                Err(error) => tracing::debug!(%error, n, "is no successor"),
+            }
+        }
+        None
+    }
+
+    async fn give_back_until(&mut self, end: impl Future<Output = ()>) {
+        self.waiting.drain(..).for_each(Offer::give_back);
+        let mut end = pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                Some(offer) = self.offers.recv() => offer.give_back(),
+            }
+        }
+    }
+
+    /// Returns when the successor has died, hangs or retires. What it has not acknowledged waits for the next.
+    async fn hand_over(&mut self, Found { n, channel, .. }: Found) {
+        let mut sent = VecDeque::new();
+        let why = self.send_all(&channel, &mut sent).await;
+        tracing::info!(successor = n, unanswered = sent.len(), "{why}");
+        // The cut: an acknowledgement has arrived by now, or never does.
+        if let Err(error) = channel.refuse_more() {
+            tracing::debug!(%error, "it is gone");
+        }
+        let (mut buffer, mut errors) = (vec![0; LONGEST], 0);
+        // A successor that died without reading is told of by an error, which stands before what it had said.
+        while errors < 2 {
+            match channel.try_receive(&mut buffer) {
+                Ok(Some(packet)) => drop(heard(&buffer[..packet.length], &mut sent)),
+                Ok(None) => break,
+                Err(_) => errors += 1,
+            }
+        }
+        for Sent { offer, .. } in sent.into_iter().rev() {
+            self.waiting.push_front(offer);
+        }
+    }
+
+    /// Returns why no more can be sent.
+    async fn send_all(&mut self, channel: &Channel, sent: &mut VecDeque<Sent>) -> String {
+        let mut buffer = vec![0; LONGEST];
+        let mut next: Option<(Sent, Vec<u8>)> = None;
+        let mut too_many = false;
+        loop {
+            let patience = sent.front().map(|sent| sent.at + PATIENCE);
+            tokio::select! {
+                biased;
+                received = channel.receive(&mut buffer) => {
+                    let said = match received {
+                        Ok(Packet { length: 0, .. }) => return "it has ended".to_owned(),
+                        Ok(packet) => heard(&buffer[..packet.length], sent),
+                        Err(error) => Err(format!("it has ended: {error}")),
+                    };
+                    if let Err(why) = said {
+                        self.waiting.extend(next.map(|(sent, _)| sent.offer));
+                        return why;
+                    }
+                    too_many = false;
+                }
+                () = at(patience) => {
+                    self.waiting.extend(next.map(|(sent, _)| sent.offer));
+                    return "it does not answer".to_owned();
+                }
+                result = send(channel, next.as_ref()), if next.is_some() && !too_many && sent.len() < WINDOW => {
+                    let Some((this, bytes)) = next.take() else { continue };
+                    match result {
+                        Ok(()) => sent.push_back(Sent { at: Instant::now(), ..this }),
+                        // Too many descriptors are on their way: others will do when some have arrived.
+                        Err(error) if is(&error, Errno::TOOMANYREFS) && !sent.is_empty() => {
+                            (next, too_many) = (Some((this, bytes)), true);
+                        }
+                        Err(error) if is(&error, Errno::TOOMANYREFS) || is(&error, Errno::MSGSIZE) => {
+                            tracing::warn!(%error, "a connection stays");
+                            this.offer.refuse();
+                        }
+                        Err(error) => {
+                            self.waiting.push_front(this.offer);
+                            return format!("it has ended: {error}");
+                        }
+                    }
+                }
+                offer = offered(&mut self.waiting, &mut self.offers), if next.is_none() => {
+                    next = pack(offer, sent.front().map(|sent| sent.valid_until));
+                }
+            }
+        }
+    }
+}
+
+/// The error is why nothing more can come of this successor.
+fn heard(bytes: &[u8], sent: &mut VecDeque<Sent>) -> Result<(), String> {
+    match Message::decode(bytes) {
+        Ok((Message::Took, _)) => sent.pop_front().map(|sent| sent.offer.taken()),
+        Ok((Message::Refused(reason), _)) => {
+            tracing::debug!(?reason, "a connection is refused, and stays");
+            sent.pop_front().map(|sent| sent.offer.refuse())
+        }
+        Ok(_) => None,
+        Err(error) => return Err(format!("it says what nobody understands: {error}")),
+    }
+    .ok_or_else(|| "it answers what it was not asked".to_owned())
+}
+
+/// Asks an instance whether it serves.
+async fn greet(place: &Place, n: u64) -> io::Result<Found> {
+    let channel = place.call(n)?;
+    if !channel.is_ours() {
+        return Err(io::Error::other("it is another user's"));
+    }
+    channel.try_send(&Message::Hello { n: place.n() }.encode())?;
+    let mut buffer = [0; 64];
+    let packet = timeout(PATIENCE, channel.receive(&mut buffer)).await??;
+    match Message::decode(&buffer[..packet.length]) {
+        Ok((Message::Welcome { n }, version)) => Ok(Found { n, version, channel }),
+        other => Err(io::Error::other(format!("it answers {other:?}"))),
+    }
+}
+
+/// What a connection says of itself; `None` where it is too long to travel, and stays.
+fn pack(offer: Offer, oldest: Option<Monotonic>) -> Option<(Sent, Vec<u8>)> {
+    if offer.parked.ahead.len() > MOST_BYTES {
+        offer.refuse();
+        return None;
+    }
+    let valid_until = oldest.unwrap_or_else(|| Monotonic::now().after(PATIENCE));
+    let parked = &offer.parked;
+    let message = Message::Connection(Travelling {
+        fresh: parked.fresh,
+        idle: parked.open.exchange().idle_since().elapsed(),
+        head: parked.head_since.map(|since| since.elapsed()),
+        valid_until,
+        ahead: parked.ahead.to_vec(),
+    });
+    Some((Sent { offer, at: Instant::now(), valid_until }, message.encode()))
+}
+
+async fn send(channel: &Channel, next: Option<&(Sent, Vec<u8>)>) -> io::Result<()> {
+    match next {
+        Some((sent, bytes)) => channel.send(bytes, Some(sent.offer.parked.socket.as_fd())).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn offered(waiting: &mut VecDeque<Offer>, offers: &mut Offers) -> Offer {
+    match waiting.pop_front() {
+        Some(offer) => offer,
+        // Nobody is left to offer: the end is near.
+        None => match offers.recv().await {
+            Some(offer) => offer,
+            None => std::future::pending().await,
+        },
+    }
+}
+
+/// Returns when whoever speaks another version retires or dies: then it ends its channel.
+async fn ended(channel: Channel) {
+    let mut buffer = [0; 64];
+    loop {
+        match channel.receive(&mut buffer).await {
+            Ok(Packet { length: 0, .. }) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}

@@ -111,7 +111,7 @@ impl Accepting {
         let socket = match rustix::net::accept_with(fd, SocketFlags::CLOEXEC) {
             Ok(socket) => socket,
             Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(io::Error::from(error).into()),
+            Err(_) => return Err(Unfit::Room),
         };
         // Where it is no TCP socket there is no such option.
         let _ = sockopt::set_tcp_nodelay(&socket, true);

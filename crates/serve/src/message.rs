@@ -53,10 +53,8 @@ pub(crate) enum Reason {
     Full,
     /// No descriptor is free.
     Descriptors,
-    /// What was sent is no connection to serve.
+    /// What was sent is no client's connection.
     Unfit,
-    /// The instance retires itself.
-    Retiring,
 }
 
 /// A moment that two processes of one host agree on (clock_gettime(2), CLOCK_MONOTONIC), in nanoseconds.
@@ -146,7 +144,6 @@ impl Reason {
         match byte {
             0 => Self::Full,
             1 => Self::Descriptors,
-            3 => Self::Retiring,
             _ => Self::Unfit,
         }
     }
@@ -163,8 +160,7 @@ mod tests {
 
     fn message() -> impl Strategy<Value = Message> {
         let time = || (0..=NONE - 1).prop_map(|ms| Duration::from_millis(ms.into()));
-        let reason =
-            prop_oneof![Just(Reason::Full), Just(Reason::Descriptors), Just(Reason::Unfit), Just(Reason::Retiring)];
+        let reason = prop_oneof![Just(Reason::Full), Just(Reason::Descriptors), Just(Reason::Unfit)];
         let connection = (any::<bool>(), time(), proptest::option::of(time()), any::<u64>(), any::<Vec<u8>>());
         prop_oneof![
             any::<u64>().prop_map(|n| Message::Hello { n }),

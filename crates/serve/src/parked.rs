@@ -38,16 +38,15 @@ pub(crate) struct Received {
     pub peer: Peer,
 }
 
-/// Why a descriptor is no connection to serve.
-#[derive(Debug, thiserror::Error)]
+/// Why a descriptor is not served.
+#[derive(Debug)]
 pub(crate) enum Unfit {
-    #[error("it is no connected TCP or Unix stream socket")]
+    /// It is no connected TCP or Unix stream socket.
     Kind,
-    /// The client has gone; there is nobody to lose.
-    #[error("its client has gone")]
+    /// Its client has gone; there is nobody to lose.
     Gone,
-    #[error(transparent)]
-    Io(#[from] io::Error),
+    /// There is no room for it.
+    Room,
 }
 
 impl Received {
@@ -61,20 +60,24 @@ impl Received {
         }
         // A reset client has no name any more (getpeername(2), ENOTCONN); a socket that was never connected neither.
         rustix::net::getpeername(&socket).map_err(|_| Unfit::Gone)?;
-        set_nonblocking(&socket)?;
+        set_nonblocking(&socket).map_err(room)?;
         match domain {
             AddressFamily::INET | AddressFamily::INET6 => {
-                let stream = tokio::net::TcpStream::from_std(socket.into())?;
+                let stream = tokio::net::TcpStream::from_std(socket.into()).map_err(room)?;
                 let address = stream.peer_addr().map_err(|_| Unfit::Gone)?;
                 Ok(Self { peer: Peer::Tcp(address), stream: Stream::Tcp(stream) })
             }
             AddressFamily::UNIX => {
-                let stream = tokio::net::UnixStream::from_std(socket.into())?;
+                let stream = tokio::net::UnixStream::from_std(socket.into()).map_err(room)?;
                 Ok(Self { peer: Peer::of_unix(&stream), stream: Stream::Unix(stream) })
             }
             _ => Err(Unfit::Kind),
         }
     }
+}
+
+fn room(_: io::Error) -> Unfit {
+    Unfit::Room
 }
 
 /// It is so already for every connection that an instance accepted; whoever sends another must not block a thread.

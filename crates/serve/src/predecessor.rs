@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     connection,
-    drain::Watch,
+    drain::{Open, Watch},
     io::Io,
     message::{LONGEST, Message, Monotonic, Reason, Travelling},
     packet::{Channel, Listener, Packet},
@@ -43,9 +43,11 @@ enum End {
     #[error("it says nothing")]
     Silent,
     #[error("it is this instance itself")]
-    Self_,
+    Itself,
     #[error("it says what nobody understands: {0}")]
     Malformed(String),
+    #[error("it sends what is no client's connection: one TCP or Unix stream socket that is connected")]
+    Unfit,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -53,14 +55,20 @@ enum End {
 impl Intake {
     /// Runs until it is dropped; its channels end with it. What is still on its way then is taken back by its sender.
     pub(crate) async fn run(self, listener: Listener) -> Infallible {
-        let mut channels = JoinSet::new();
+        let (mut channels, mut flooded) = (JoinSet::new(), false);
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok(_) if channels.len() >= CHANNELS => {
-                        tracing::warn!("{CHANNELS} instances retire at once; another is refused");
+                        if !flooded {
+                            tracing::warn!("{CHANNELS} instances retire at once; others are refused");
+                        }
+                        flooded = true;
                     }
-                    Ok(channel) => drop(channels.spawn(self.clone().serve(channel))),
+                    Ok(channel) => {
+                        flooded = false;
+                        channels.spawn(self.clone().serve(channel));
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "cannot hear an instance that retires");
                         sleep(ACCEPT_AGAIN).await;
@@ -85,65 +93,78 @@ impl Intake {
         let mut buffer = vec![0; LONGEST];
         let hello = timeout(PATIENCE, channel.receive(&mut buffer)).await.map_err(|_| End::Silent)??;
         match Message::decode(&buffer[..hello.length]) {
-            Ok((Message::Hello { n }, _)) if n == self.place.n() => return Err(End::Self_),
+            Ok((Message::Hello { n }, _)) if n == self.place.n() => return Err(End::Itself),
             Ok((Message::Hello { .. }, _)) => {}
             _ if hello.length == 0 => return Ok(()),
             other => return Err(End::Malformed(format!("{other:?}"))),
         }
         channel.try_send(&Message::Welcome { n: self.place.n() }.encode())?;
-        loop {
+        let mut refused = 0_u64;
+        let end = loop {
             match channel.receive(&mut buffer).await {
-                Ok(Packet { length: 0, .. }) => return Ok(()),
+                Ok(Packet { length: 0, .. }) => break Ok(()),
                 // It has died.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-                Ok(packet) => self.take(channel, packet, &buffer)?,
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Ok(()),
+                Err(error) => break Err(error.into()),
+                Ok(packet) => match self.take(channel, packet, &buffer) {
+                    Ok(None) => {}
+                    Ok(Some(reason)) => {
+                        tracing::debug!(?reason, "a connection that was handed over is refused");
+                        refused += 1;
+                    }
+                    Err(end) => break Err(end),
+                },
             }
+        };
+        if refused > 0 {
+            tracing::warn!(refused, "connections that were handed over found no room (APP_CONNECTIONS, LimitNOFILE=)");
         }
+        end
     }
 
-    fn take(&self, channel: &Channel, mut packet: Packet, buffer: &[u8]) -> Result<(), End> {
+    /// Returns why the connection is not taken, where there is no room for it; the error is what ends the channel.
+    fn take(&self, channel: &Channel, mut packet: Packet, buffer: &[u8]) -> Result<Option<Reason>, End> {
         let travelling = match Message::decode(&buffer[..packet.length]) {
             Ok((Message::Connection(travelling), _)) => travelling,
             other => return Err(End::Malformed(format!("{other:?}"))),
         };
         let descriptor = match packet.descriptors.pop() {
-            _ if packet.length >= LONGEST => Err(Reason::Unfit),
             Some(descriptor) if packet.descriptors.is_empty() && !packet.truncated => Ok(descriptor),
             // The kernel drops a descriptor for which this process has no room.
-            None if packet.truncated => Err(Reason::Descriptors),
-            _ => Err(Reason::Unfit),
+            None if packet.truncated && packet.length < LONGEST => Err(Unfit::Room),
+            _ => Err(Unfit::Kind),
         };
-        let answer = descriptor.and_then(|descriptor| {
-            // What the connection needs, before it is ours.
+        let received = match descriptor.and_then(Received::new) {
+            Err(Unfit::Kind) => {
+                self.answer(channel, &Message::Refused(Reason::Unfit), &travelling)?;
+                return Err(End::Unfit);
+            }
+            Err(Unfit::Gone) => return self.answer(channel, &Message::Took, &travelling).map(|_| None),
+            Err(Unfit::Room) => Err(Reason::Descriptors),
+            Ok(received) => Ok(received),
+        };
+        // What the connection needs, before it is acknowledged.
+        let taken = received.and_then(|received| {
             let permit = self.permits.clone().try_acquire_owned().map_err(|_| Reason::Full)?;
-            let open = self.watch.open(permit, ago(travelling.idle)).ok_or(Reason::Retiring)?;
-            match Received::new(descriptor) {
-                Ok(received) => Ok(Some((received, open))),
-                Err(Unfit::Gone) => Ok(None),
-                Err(error) => {
-                    tracing::warn!(%error, "a descriptor that was handed over is refused");
-                    Err(Reason::Unfit)
-                }
-            }
+            let open = self.watch.open(permit, ago(travelling.idle)).ok_or(Reason::Full)?;
+            Ok((received, open))
         });
-        let said = match &answer {
-            Ok(_) => Message::Took,
-            Err(reason) => {
-                tracing::warn!(?reason, "a connection that was handed over is refused");
-                Message::Refused(*reason)
+        match taken {
+            Ok((received, open)) => {
+                if self.answer(channel, &Message::Took, &travelling)? {
+                    self.serve_taken(received, open, travelling);
+                }
+                Ok(None)
             }
-        };
-        let is_ours = self.answer(channel, &said, &travelling)?;
-        if let Ok(Some((received, open))) = answer
-            && is_ours
-        {
-            let Travelling { fresh, head, ahead, .. } = travelling;
-            let io = Io::received(received, fresh, head.map(ago), &ahead, self.watch.clone(), open);
-            self.watch.count_taken();
-            tokio::spawn(connection::serve(io, self.router.clone(), self.watch.clone()));
+            Err(reason) => self.answer(channel, &Message::Refused(reason), &travelling).map(|_| Some(reason)),
         }
-        Ok(())
+    }
+
+    fn serve_taken(&self, received: Received, open: Open, travelling: Travelling) {
+        let Travelling { fresh, head, ahead, .. } = travelling;
+        let io = Io::received(received, fresh, head.map(ago), &ahead, self.watch.clone(), open);
+        self.watch.count_taken();
+        tokio::spawn(connection::serve(io, self.router.clone(), self.watch.clone()));
     }
 
     /// Whether what was acknowledged belongs to this instance. An acknowledgement fails where the sender has taken back, or

@@ -194,6 +194,7 @@ fn heard(bytes: &[u8], sent: &mut VecDeque<Sent>) -> Result<(), String> {
 async fn greet(place: &Place, n: u64) -> io::Result<Found> {
     let channel = place.call(n)?;
     if !channel.is_ours() {
+        tracing::warn!(n, "another user's process stands where an instance would");
         return Err(io::Error::other("it is another user's"));
     }
     channel.try_send(&Message::Hello { n: place.n() }.encode())?;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     os::{fd::OwnedFd, unix::net::UnixStream},
     time::{Duration, Instant},
 };
@@ -154,5 +155,18 @@ fn the_watchdog_is_fed_by_the_runtime_that_serves_and_starves_when_it_is_stuck()
     assert!(longest > Duration::from_millis(500), "pings every 100 ms, and none for {longest:?}");
     receive(&mut stream);
     served.retire();
+    served.ends_well();
+}
+
+#[test]
+fn requests_that_were_sent_without_waiting_are_answered_in_order() {
+    let (served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all((get("/slow/100") + &get("/").repeat(40)).as_bytes()).unwrap();
+    assert!(receive(&mut stream).ends_with("slow"));
+    (0..40).for_each(|_| assert!(receive(&mut stream).ends_with("hello")));
+    served.signal();
+    drop(stream);
     served.ends_well();
 }

@@ -1,7 +1,10 @@
 //! What the tests wait for is what the process says to systemd; nothing sleeps and hopes.
 
 mod drain;
+mod faults;
 mod handover;
+mod hostile;
 mod http2;
 mod life;
+mod peer;
 mod served;

@@ -4,7 +4,10 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixDatagram, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc::{self, Receiver},
@@ -37,6 +40,8 @@ pub struct Start {
     /// The directory that instances share; without one the process has its own.
     pub runtime: Option<PathBuf>,
     pub n: u64,
+    /// As another user than the test's, which is root.
+    pub unprivileged: bool,
 }
 
 impl Start {
@@ -52,12 +57,18 @@ impl Start {
     }
 
     pub fn passed(sockets: Vec<OwnedFd>, names: &'static str) -> Self {
-        Self { variables: Vec::new(), sockets, names, runtime: None, n: 7 }
+        Self { variables: Vec::new(), sockets, names, runtime: None, n: 7, unprivileged: false }
     }
 
     /// Instance `n` of those that share a runtime directory.
     pub fn sharing(mut self, runtime: &Path, n: u64) -> Self {
         (self.runtime, self.n) = (Some(runtime.to_owned()), n);
+        self
+    }
+
+    /// As a user that has no privileges.
+    pub fn unprivileged(mut self) -> Self {
+        self.unprivileged = true;
         self
     }
 
@@ -82,6 +93,13 @@ impl Start {
         command.stdout(sockets.next().map_or_else(Stdio::null, Stdio::from)).stderr(Stdio::piped());
         command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("RUNTIME_DIRECTORY", &runtime);
         command.env("APP_RELEASE", "0123456789abcdef").env("APP_INSTANCE", self.n.to_string()).envs(self.variables);
+        if self.unprivileged {
+            let everybody = fs::Permissions::from_mode(0o777);
+            for path in [folder.path(), &folder.path().join("notify"), &runtime] {
+                fs::set_permissions(path, everybody.clone()).unwrap();
+            }
+            command.uid(65_534);
+        }
         let (sender, messages) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -145,6 +163,19 @@ impl Served {
         let (value, began) = (value.into(), Instant::now());
         while self.report()[field] != value {
             assert!(began.elapsed() < PATIENCE, "{field} is not {value}: {}", self.report());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What its file says of a count that is not 0 any more.
+    #[track_caller]
+    pub fn wait_for_some(&self, field: &str) -> u64 {
+        let began = Instant::now();
+        loop {
+            match self.report()[field].as_u64() {
+                Some(count) if count > 0 => return count,
+                _ => assert!(began.elapsed() < PATIENCE, "{field}: {}", self.report()),
+            }
             thread::sleep(Duration::from_millis(5));
         }
     }

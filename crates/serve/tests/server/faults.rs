@@ -1,0 +1,371 @@
+//! Whatever dies, hangs or refuses during a handover: a request is lost only if it had reached the process that was killed.
+
+use std::{
+    io::Read,
+    net::{Shutdown, TcpStream},
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+
+use crate::{
+    handover::{Host, assert_served_by},
+    hostile::as_nobody,
+    peer::{self, CONNECTION, FULL, TOOK},
+    served::{Served, ask, assert_is_the_last, receive, send},
+};
+
+/// So many are handed over to a successor that the test plays, and acknowledges so many of them before it dies. Whatever it
+/// had acknowledged dies with it; all the others are answered by the old one.
+#[track_caller]
+fn assert_only_what_was_acknowledged_dies(acknowledged: usize, read: usize) {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(10);
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let successor = peer::welcome(&listening, 2, 1);
+    drop(listening);
+    let mut owned = Vec::new();
+    for _ in 0..read {
+        let (message, descriptor) = successor.receive();
+        assert_eq!(message[1], CONNECTION);
+        owned.push(TcpStream::from(descriptor.unwrap()));
+    }
+    let ports: Vec<_> = owned[..acknowledged].iter().map(|stream| stream.peer_addr().unwrap()).collect();
+    (0..acknowledged).for_each(|_| successor.send(&TOOK));
+    drop((owned, successor));
+    for mut stream in idle.drain(..) {
+        if ports.contains(&stream.local_addr().unwrap()) {
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "it died with its owner");
+        } else {
+            let response = ask(&mut stream, "/instance");
+            assert_is_the_last(stream, &response, "1");
+        }
+    }
+    assert_eq!(old.ended().report()["handed_over"], acknowledged);
+}
+
+#[test]
+fn a_successor_that_dies_before_it_acknowledges_costs_nothing() {
+    assert_only_what_was_acknowledged_dies(0, 0);
+    assert_only_what_was_acknowledged_dies(0, 10);
+}
+
+#[test]
+fn a_successor_that_dies_between_two_acknowledgements_costs_what_it_had_acknowledged() {
+    // With messages that it never read, the kernel reports its end before what it had said.
+    assert_only_what_was_acknowledged_dies(4, 4);
+    assert_only_what_was_acknowledged_dies(4, 10);
+}
+
+#[test]
+fn a_successor_that_dies_after_it_acknowledged_all_costs_what_its_own_crash_costs() {
+    assert_only_what_was_acknowledged_dies(10, 10);
+}
+
+#[test]
+fn a_successor_that_hangs_is_taken_back_from_and_cannot_take_later() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(5);
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let successor = peer::welcome(&listening, 2, 1);
+    drop(listening);
+    let _descriptors: Vec<_> = (0..5).map(|_| successor.receive().1.unwrap()).collect();
+    // It says no more. The answers come from the old one, which is alone now.
+    for mut stream in idle.drain(..) {
+        let response = ask(&mut stream, "/instance");
+        assert_is_the_last(stream, &response, "1");
+    }
+    let late = successor.try_send_with(&TOOK, &[]);
+    assert_eq!(late.unwrap_err(), rustix::io::Errno::PIPE, "what comes late never arrives");
+    assert_eq!(old.ended().report()["handed_over"], 0);
+}
+
+#[test]
+fn one_that_is_stopped_is_passed_over_and_serves_nothing_when_it_goes_on() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(20);
+    let (good, stopped) = (host.start(2), host.start(3));
+    stopped.kill(Signal::STOP);
+    old.signal();
+    good.wait_for_report("taken", 20);
+    old.ends_well();
+    stopped.kill(Signal::CONT);
+    for stream in &mut idle {
+        assert_served_by(stream, 2);
+    }
+    assert_eq!(stopped.report()["taken"], 0);
+}
+
+#[test]
+fn one_that_is_killed_amid_a_handover_harms_only_what_it_owned() {
+    for delay in [0, 200, 400, 800, 1600, 3200] {
+        let host = Host::new();
+        let old = host.start(1);
+        let mut idle = host.idle(200);
+        let (mut killed, last) = (host.start(2), host.start(3));
+        // The one that is to be killed is the newest.
+        std::fs::remove_file(host.path().join("handover")).unwrap();
+        std::os::unix::fs::symlink("2.sock", host.path().join("handover")).unwrap();
+        old.signal();
+        spin(Duration::from_micros(delay));
+        killed.kill(Signal::KILL);
+        killed.child.wait().unwrap();
+        let mut dead = 0;
+        for stream in &mut idle {
+            send(stream, "/instance");
+            let mut byte = [0];
+            match stream.read(&mut byte) {
+                Ok(1) => drop(receive(stream)),
+                _ => dead += 1,
+            }
+        }
+        // The others go on, whoever has answered them.
+        let handed_over = old.ended().report()["handed_over"].as_u64().unwrap();
+        let taken = last.wait_for_some("taken");
+        assert_eq!(handed_over, dead + taken, "{dead} died with their owner, {taken} are the last one's");
+    }
+}
+
+#[test]
+fn one_that_dies_with_its_connection_on_the_way_has_handed_it_over() {
+    let host = Host::new();
+    let new = host.start(1);
+    let (mut client, ours) = pair();
+    let old = peer::call(host.path(), 1);
+    new.kill(Signal::STOP);
+    old.send_with(&peer::connection(false, 10_000, b"GET /insta"), &[ours.as_fd()]);
+    drop((old, ours));
+    new.kill(Signal::CONT);
+    std::io::Write::write_all(&mut client, b"nce HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert!(receive(&mut client).ends_with("\r\n\r\n1"));
+}
+
+#[test]
+fn what_was_taken_back_is_not_served_twice() {
+    let host = Host::new();
+    let new = host.start(1);
+    let (mut client, ours) = pair();
+    let old = peer::call(host.path(), 1);
+    new.kill(Signal::STOP);
+    old.send_with(&peer::connection(false, 10, b""), &[ours.as_fd()]);
+    spin(Duration::from_millis(20));
+    // The cut.
+    rustix::net::shutdown(&old, rustix::net::Shutdown::Read).unwrap();
+    new.kill(Signal::CONT);
+    send(&mut client, "/instance");
+    // Its answer on another channel comes after it has read that one.
+    let (mut other, theirs) = pair();
+    let second = peer::call(host.path(), 1);
+    second.send_with(&peer::connection(false, 10_000, b""), &[theirs.as_fd()]);
+    assert_eq!(second.receive().0, TOOK);
+    assert_served_by(&mut other, 1);
+    new.wait_for_report("taken", 1);
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(client.read(&mut [0]).is_err(), "neither answered nor closed: it is ours");
+    assert!(receive_from(ours).starts_with("GET /instance"));
+}
+
+#[test]
+fn a_successor_at_its_limit_refuses_and_the_old_one_answers() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(10);
+    // One of them is for the next in the queue.
+    let _new = host.instance(2).with("APP_CONNECTIONS", 4).ready();
+    old.retire();
+    let mut answered = [0, 0];
+    for stream in &mut idle {
+        let response = ask(stream, "/instance");
+        let by_new = response.ends_with("\r\n\r\n2");
+        assert_eq!(response.contains("connection: close"), !by_new, "{response}");
+        answered[usize::from(by_new)] += 1;
+    }
+    assert_eq!(answered, [7, 3]);
+    assert_eq!(old.ended().report()["handed_over"], 3);
+}
+
+#[test]
+fn a_connection_that_is_refused_is_kept_longer_than_balancers_keep_theirs() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(1);
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let successor = peer::welcome(&listening, 2, 1);
+    successor.receive();
+    successor.send(&FULL);
+    // Beyond the grace of an instance that is alone.
+    idle[0].set_read_timeout(Some(Duration::from_secs(7))).unwrap();
+    assert!(idle[0].read(&mut [0]).is_err(), "it is open");
+    let response = ask(&mut idle[0], "/instance");
+    assert_is_the_last(idle.remove(0), &response, "1");
+    old.ends_well();
+}
+
+#[test]
+fn without_room_for_descriptors_a_successor_refuses_and_goes_on() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(30);
+    let new = host.start(2);
+    let open = descriptors(&new) as u64;
+    // Its channel needs one, and some remain.
+    limit(&new, open + 5);
+    old.retire();
+    let mut answered = [0, 0];
+    for stream in &mut idle {
+        let response = ask(stream, "/instance");
+        assert!(response.ends_with(if response.contains("connection: close") { "1" } else { "2" }), "{response}");
+        answered[usize::from(response.ends_with("\r\n\r\n2"))] += 1;
+    }
+    assert!(answered[0] > 0 && answered[1] > 0, "{answered:?}");
+    old.ends_well();
+    limit(&new, 4096);
+    assert_served_by(&mut host.connect(), 2);
+}
+
+#[test]
+fn descriptors_on_their_way_count_and_the_others_wait() {
+    let host = Host::new();
+    let old = host.instance(1).unprivileged().ready().0;
+    let mut idle = host.idle(60);
+    let new = host.instance(2).unprivileged().ready().0;
+    // The kernel counts what a user has on its way against the limit of who sends (unix(7), ETOOMANYREFS).
+    let process = Pid::from_child(&old.child);
+    as_nobody(|| limit_process(process, 20));
+    old.signal();
+    new.wait_for_report("taken", 60);
+    idle.iter_mut().for_each(|stream| assert_served_by(stream, 2));
+    assert_eq!(old.ended().report()["handed_over"], 60);
+}
+
+#[test]
+fn one_of_another_version_takes_nothing_and_is_a_successor_all_the_same() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(2);
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let successor = peer::welcome(&listening, 2, 9);
+    drop(listening);
+    let mut last = idle.pop().unwrap();
+    let response = ask(&mut last, "/readyz");
+    assert!(response.starts_with("HTTP/1.1 200"), "the host is as ready as ever");
+    assert_is_the_last(last, &response, "ok");
+    drop(successor);
+    // Nobody answers any more.
+    old.wait_for_report("connections", 1);
+    let mut last = idle.pop().unwrap();
+    thread::sleep(Duration::from_millis(100));
+    assert!(ask(&mut last, "/readyz").starts_with("HTTP/1.1 503"));
+    old.ends_well();
+}
+
+#[test]
+fn the_deadline_is_long_beside_a_successor_and_short_from_its_end_on() {
+    let host = Host::new();
+    let old = host.instance(1).with("APP_DRAIN_SECONDS", 2).ready().0;
+    let mut slow = host.connect();
+    send(&mut slow, "/slow/60000");
+    ask(&mut host.connect(), "/");
+    let new = host.start(2);
+    old.signal();
+    // One a second: far beyond the short deadline.
+    for _ in 0..6 {
+        old.wait_for("STATUS=retiring");
+    }
+    let began = Instant::now();
+    new.kill(Signal::KILL);
+    assert!(old.wait_for("STATUS=ended").contains("cut at the deadline"));
+    let took = began.elapsed();
+    assert!(Duration::from_secs(1) < took && took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(old.ended().report()["cut"], 1);
+}
+
+#[test]
+fn a_successor_that_retires_alone_shortens_the_deadline_too() {
+    let host = Host::new();
+    let old = host.instance(1).with("APP_DRAIN_SECONDS", 1).ready().0;
+    let mut slow = host.connect();
+    send(&mut slow, "/slow/60000");
+    ask(&mut host.connect(), "/");
+    let new = host.start(2);
+    old.retire();
+    new.signal();
+    assert!(old.wait_for("STATUS=ended").contains("cut at the deadline"));
+    old.ends_well();
+}
+
+#[test]
+fn systemd_is_asked_for_a_little_at_a_time() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut slow = host.connect();
+    send(&mut slow, "/slow/2500");
+    ask(&mut host.connect(), "/");
+    let _new = host.start(2);
+    old.signal();
+    for _ in 0..2 {
+        let said = old.wait_for("EXTEND_TIMEOUT_USEC=");
+        assert!(said.contains("EXTEND_TIMEOUT_USEC=20000000"), "{said}");
+    }
+    assert!(receive(&mut slow).ends_with("slow"));
+    old.ends_well();
+}
+
+#[test]
+fn a_successor_that_comes_late_is_found() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut slow = host.connect();
+    send(&mut slow, "/slow/4000");
+    ask(&mut host.connect(), "/");
+    old.retire();
+    let _new = host.start(2);
+    assert!(receive(&mut slow).ends_with("slow"));
+    assert_served_by(&mut slow, 2);
+    old.ends_well();
+}
+
+/// A client, and the server's end of its connection.
+pub fn pair() -> (TcpStream, TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = crate::served::connect(&listener.local_addr().unwrap().to_string());
+    (client, listener.accept().unwrap().0)
+}
+
+pub fn descriptors(served: &Served) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", served.child.id())).unwrap().count()
+}
+
+fn limit(served: &Served, most: u64) {
+    limit_process(Pid::from_child(&served.child), most);
+}
+
+fn limit_process(process: Pid, most: u64) {
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
+}
+
+fn receive_from(mut stream: TcpStream) -> String {
+    let mut bytes = [0; 64];
+    stream.set_nonblocking(false).unwrap();
+    let length = stream.read(&mut bytes).unwrap();
+    stream.shutdown(Shutdown::Both).unwrap();
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// Shorter than a sleep can be.
+fn spin(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}

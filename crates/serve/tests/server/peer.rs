@@ -1,0 +1,131 @@
+//! The other end of a handover, played by the test: it speaks, or misspeaks, the protocol byte by byte.
+
+use std::{
+    fs,
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    cmsg_space,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, SocketAddrUnix, SocketType, sockopt,
+    },
+    time::{ClockId, clock_gettime},
+};
+
+pub const HELLO: u8 = 0;
+pub const WELCOME: u8 = 1;
+pub const CONNECTION: u8 = 2;
+pub const TOOK: [u8; 2] = [1, 3];
+pub const FULL: [u8; 3] = [1, 4, 0];
+pub const UNFIT: [u8; 3] = [1, 4, 2];
+
+/// A connected channel.
+pub struct Peer(OwnedFd);
+
+fn socket() -> OwnedFd {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+        sockopt::set_socket_timeout(&socket, side, Some(crate::served::PATIENCE)).unwrap();
+    }
+    socket
+}
+
+/// Stands where instance `n` would, as the newest.
+pub fn listen(folder: &Path, n: u64) -> OwnedFd {
+    let (socket, name) = (socket(), format!("{n}.sock"));
+    rustix::net::bind(&socket, &SocketAddrUnix::new(folder.join(&name)).unwrap()).unwrap();
+    rustix::net::listen(&socket, 16).unwrap();
+    let _ = fs::remove_file(folder.join("handover"));
+    std::os::unix::fs::symlink(name, folder.join("handover")).unwrap();
+    socket
+}
+
+/// The next who calls, greeted as an instance of that version would.
+pub fn welcome(listening: &OwnedFd, n: u64, version: u8) -> Peer {
+    let peer = Peer(rustix::net::accept(listening).unwrap());
+    assert_eq!(peer.receive().0[..2], [1, HELLO]);
+    peer.send(&greeting(version, WELCOME, n));
+    peer
+}
+
+/// Calls an instance and is welcome.
+pub fn call(folder: &Path, n: u64) -> Peer {
+    let peer = connect(folder, n);
+    peer.send(&greeting(1, HELLO, 99));
+    assert_eq!(peer.receive().0, greeting(1, WELCOME, n));
+    peer
+}
+
+pub fn connect(folder: &Path, n: u64) -> Peer {
+    let socket = socket();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(folder.join(format!("{n}.sock"))).unwrap()).unwrap();
+    Peer(socket)
+}
+
+pub fn greeting(version: u8, kind: u8, n: u64) -> Vec<u8> {
+    [&[version, kind][..], &n.to_le_bytes()].concat()
+}
+
+/// A connection that has been idle for 3 ms, valid for another `valid_ms`, with these bytes.
+pub fn connection(fresh: bool, valid_ms: u64, ahead: &[u8]) -> Vec<u8> {
+    let now = clock_gettime(ClockId::Monotonic);
+    let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+    let valid_until = now_ns + valid_ms * 1_000_000;
+    let (idle, head) = (3_u32.to_le_bytes(), u32::MAX.to_le_bytes());
+    [&[1, CONNECTION, fresh.into()][..], &idle, &head, &valid_until.to_le_bytes(), ahead].concat()
+}
+
+impl Peer {
+    pub fn send(&self, bytes: &[u8]) {
+        self.send_with(bytes, &[]);
+    }
+
+    pub fn send_with(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        self.try_send_with(bytes, descriptors).unwrap();
+    }
+
+    pub fn try_send_with(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(253))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+        }
+        rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+    }
+
+    /// The next message and its descriptor; an empty one is the end.
+    pub fn receive(&self) -> (Vec<u8>, Option<OwnedFd>) {
+        self.try_receive().unwrap()
+    }
+
+    pub fn try_receive(&self) -> rustix::io::Result<(Vec<u8>, Option<OwnedFd>)> {
+        let mut buffer = vec![0; 200_000];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let length = rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
+        let mut descriptors = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let descriptor = descriptors.next();
+        buffer.truncate(length);
+        Ok((buffer, descriptor))
+    }
+
+    /// The other end has ended the channel; what it had said before is passed over.
+    pub fn assert_ended(&self) {
+        while self.try_receive().is_ok_and(|(bytes, _)| !bytes.is_empty()) {}
+    }
+}
+
+impl AsFd for Peer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

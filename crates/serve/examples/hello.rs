@@ -1,4 +1,4 @@
-//! A plain axum router, served so that its next release can take over. The tests run it with sockets and signals.
+//! What the tests ask, as a real process with sockets and signals. `plain.rs` is the example to follow.
 
 use std::{env, net::SocketAddr, process::ExitCode, thread, time::Duration};
 

@@ -1,16 +1,39 @@
 //! Serves an [`axum::Router`] so that its next release can take over without a client noticing.
 //!
-//! Guaranteed:
+//! Guaranteed, where the next instance is up before this one is told to stop:
+//!
+//! - No HTTP/1.1 connection is closed. One that is idle, or has sent nothing yet, goes to the next instance at once, alive, with
+//!   the bytes that have arrived (unix(7), SCM_RIGHTS); a busy one as soon as its response has been sent. Its peer, its time
+//!   limits and the most connections hold there as they did here.
+//! - No request is lost that ends before the deadline, and none is answered twice.
+//! - An instance that dies costs the requests that had reached it; one that retires, hangs or refuses costs none.
+//!
+//! Always:
 //!
 //! - The listening socket is systemd's and never closes: what waits in its queue is accepted by whichever instance is up.
 //! - READY=1 is said, and the first connection accepted, only after the router itself has answered `/readyz` with 200.
-//! - From SIGTERM on nothing is accepted, and every request that has begun to arrive is answered, until the deadline.
-//!   A connection that has sent nothing yet, or is idle, is waited for 5 s: a request may be on its way. Its last response
-//!   says `Connection: close` (RFC 9112, 9.6); over HTTP/2 GOAWAY does (RFC 9113, 6.8).
-//! - No connection is closed with a response that its client has not read, or a request that has arrived.
-//! - A handler that would go on for ever hears of it ([`Retiring`]). `/readyz` is answered with 503.
+//! - Every request that has begun to arrive at SIGTERM is answered, until the deadline. No connection is closed with a
+//!   response that its client has not read.
 //! - The process exits with 0 when its last connection has ended; at the deadline, or at a second SIGTERM, what is left is
 //!   cut, and logged one by one with its kind, route and age.
+//!
+//! # Alone
+//!
+//! Without a next instance (a host shuts down) it goes on accepting for 5 s, for what waits in the queue would be reset, and
+//! waits as long for a request on a connection that is idle. Each last response says `Connection: close` (RFC 9112, 9.6), and
+//! `/readyz` is answered with 503. With one, `/livez` and `/readyz` stay as they are: the host is as ready as ever. Which of the
+//! two it is can change while an instance retires, and the deadline with it.
+//!
+//! # What it leaves open
+//!
+//! - **HTTP/2**: a connection is closed by GOAWAY (RFC 9113, 6.8), its streams run to their end, and the client connects again.
+//! - **WebSocket, server-sent events** and whatever else goes on for ever: the handler is told ([`Retiring`]) and ends, its
+//!   client returns to the next instance. A message that crosses a WebSocket's close is the client's to repeat.
+//! - **HTTP/1.0**, and a response that says close: they end as they always did.
+//! - **TLS** ends in front. A session's keys live in the process that made them, so it cannot be handed over.
+//! - **The deadline** cuts what is longer: 10 min with a next instance, 30 s without.
+//! - An idle connection, alone, is closed after the grace; a request that its client sends at that very moment is lost (RFC
+//!   9112, 9.3.1), and counted (`late_bytes`).
 //!
 //! Three lines of a `main` (the socket is taken before any thread exists):
 //!
@@ -23,6 +46,10 @@
 //! }
 //! ```
 //!
+//! It needs no systemd: a parent that passes its listening socket as descriptor 3 (sd_listen_fds(3)) does as well. Instances
+//! find each other in the directory that `RUNTIME_DIRECTORY` names, which they share and nobody else may enter (0700); without
+//! one, one line of the log says that nothing is handed over, and an instance retires as if alone.
+//!
 //! # Configuration
 //!
 //! | variable | default | |
@@ -30,9 +57,12 @@
 //! | `LISTEN_FDS`, `LISTEN_FDNAMES` | | the sockets that systemd passes; the one named `http` is taken |
 //! | `APP_LISTEN` | `127.0.0.1:8080` | where to listen without systemd: an address, or `unix:/path` |
 //! | `APP_READY_SECONDS` | 20 | how long `/readyz` may take to answer 200 |
-//! | `APP_DRAIN_SECONDS` | 30 | the deadline, counted from SIGTERM |
+//! | `APP_DRAIN_SECONDS` | 30 | the deadline, counted from SIGTERM, or from the moment on at which no other instance serves |
+//! | `APP_DRAIN_SUCCESSOR_SECONDS` | 600 | the deadline while another instance serves, counted from SIGTERM |
 //! | `APP_CONNECTIONS` | 16384 | the most connections that are open at once; beyond, clients wait in the socket's queue |
-//! | `APP_RELEASE`, `APP_INSTANCE` | `dev`, 0 | what the instance's file in `RUNTIME_DIRECTORY` says of itself |
+//! | `RUNTIME_DIRECTORY` | | where instances find each other, and keep a file about themselves |
+//! | `APP_INSTANCE` | the process id | the number of the instance there, which no other one has |
+//! | `APP_RELEASE` | `dev` | what its file says that it is |
 //!
 //! # Limits
 //!

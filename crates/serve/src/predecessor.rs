@@ -1,6 +1,6 @@
 //! Who retires in favour of this instance, as this instance sees it.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio::{
@@ -13,7 +13,7 @@ use crate::{
     connection,
     drain::{Open, Watch},
     io::Io,
-    message::{LONGEST, Message, Monotonic, Reason, Travelling},
+    message::{LONGEST, Malformed, Message, Monotonic, Reason, Travelling},
     packet::{Channel, Listener, Packet},
     parked::{Received, Unfit},
     place::Place,
@@ -45,7 +45,9 @@ enum End {
     #[error("it is this instance itself")]
     Itself,
     #[error("it says what nobody understands: {0}")]
-    Malformed(String),
+    Malformed(#[from] Malformed),
+    #[error("it says what it has not been asked for")]
+    OutOfTurn,
     #[error("it sends what is no client's connection: one TCP or Unix stream socket that is connected")]
     Unfit,
     #[error(transparent)]
@@ -92,72 +94,59 @@ impl Intake {
         }
         let mut buffer = vec![0; LONGEST];
         let hello = timeout(PATIENCE, channel.receive(&mut buffer)).await.map_err(|_| End::Silent)??;
-        match Message::decode(&buffer[..hello.length]) {
-            Ok((Message::Hello { n }, _)) if n == self.place.n() => return Err(End::Itself),
-            Ok((Message::Hello { .. }, _)) => {}
-            _ if hello.length == 0 => return Ok(()),
-            other => return Err(End::Malformed(format!("{other:?}"))),
+        match Message::decode(&buffer[..hello.length])?.0 {
+            Message::Hello { n } if n == self.place.n() => return Err(End::Itself),
+            Message::Hello { .. } => {}
+            _ => return Err(End::OutOfTurn),
         }
         channel.try_send(&Message::Welcome { n: self.place.n() }.encode())?;
-        let mut refused = 0_u64;
-        let end = loop {
-            match channel.receive(&mut buffer).await {
-                Ok(Packet { length: 0, .. }) => break Ok(()),
+        let mut told = false;
+        loop {
+            let packet = match channel.receive(&mut buffer).await {
+                Ok(Packet { length: 0, .. }) => return Ok(()),
                 // It has died.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Ok(()),
-                Err(error) => break Err(error.into()),
-                Ok(packet) => match self.take(channel, packet, &buffer) {
-                    Ok(None) => {}
-                    Ok(Some(reason)) => {
-                        tracing::debug!(?reason, "a connection that was handed over is refused");
-                        refused += 1;
-                    }
-                    Err(end) => break Err(end),
-                },
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                packet => packet?,
+            };
+            if let Some(reason) = self.take(channel, packet, &buffer)?
+                && !std::mem::replace(&mut told, true)
+            {
+                tracing::warn!(?reason, "no room for what is handed over (APP_CONNECTIONS, LimitNOFILE=)");
             }
-        };
-        if refused > 0 {
-            tracing::warn!(refused, "connections that were handed over found no room (APP_CONNECTIONS, LimitNOFILE=)");
         }
-        end
     }
 
     /// Returns why the connection is not taken, where there is no room for it; the error is what ends the channel.
-    fn take(&self, channel: &Channel, mut packet: Packet, buffer: &[u8]) -> Result<Option<Reason>, End> {
-        let travelling = match Message::decode(&buffer[..packet.length]) {
-            Ok((Message::Connection(travelling), _)) => travelling,
-            other => return Err(End::Malformed(format!("{other:?}"))),
+    fn take(&self, channel: &Channel, packet: Packet, buffer: &[u8]) -> Result<Option<Reason>, End> {
+        let Message::Connection(travelling) = Message::decode(&buffer[..packet.length])?.0 else {
+            return Err(End::OutOfTurn);
         };
-        let descriptor = match packet.descriptors.pop() {
-            Some(descriptor) if packet.descriptors.is_empty() && !packet.truncated => Ok(descriptor),
-            // The kernel drops a descriptor for which this process has no room.
-            None if packet.truncated && packet.length < LONGEST => Err(Unfit::Room),
-            _ => Err(Unfit::Kind),
-        };
-        let received = match descriptor.and_then(Received::new) {
-            Err(Unfit::Kind) => {
-                self.answer(channel, &Message::Refused(Reason::Unfit), &travelling)?;
-                return Err(End::Unfit);
-            }
-            Err(Unfit::Gone) => return self.answer(channel, &Message::Took, &travelling).map(|_| None),
-            Err(Unfit::Room) => Err(Reason::Descriptors),
-            Ok(received) => Ok(received),
-        };
-        // What the connection needs, before it is acknowledged.
-        let taken = received.and_then(|received| {
-            let permit = self.permits.clone().try_acquire_owned().map_err(|_| Reason::Full)?;
-            let open = self.watch.open(permit, ago(travelling.idle)).ok_or(Reason::Full)?;
-            Ok((received, open))
-        });
-        match taken {
-            Ok((received, open)) => {
-                if self.answer(channel, &Message::Took, &travelling)? {
+        match self.admit(packet, &travelling) {
+            Ok(admitted) => {
+                let is_ours = self.answer(channel, &Message::Took, &travelling)?;
+                if let Some((received, open)) = admitted.filter(|_| is_ours) {
                     self.serve_taken(received, open, travelling);
                 }
                 Ok(None)
             }
-            Err(reason) => self.answer(channel, &Message::Refused(reason), &travelling).map(|_| Some(reason)),
+            Err(reason) => {
+                self.answer(channel, &Message::Refused(reason), &travelling)?;
+                if reason == Reason::Unfit { Err(End::Unfit) } else { Ok(Some(reason)) }
+            }
         }
+    }
+
+    /// What the connection needs, before it is acknowledged; `None` where its client has gone.
+    fn admit(&self, packet: Packet, travelling: &Travelling) -> Result<Option<(Received, Open)>, Reason> {
+        let received = match Received::new(descriptor_of(packet)?) {
+            Ok(received) => received,
+            Err(Unfit::Gone) => return Ok(None),
+            Err(Unfit::Kind) => return Err(Reason::Unfit),
+            Err(Unfit::Room) => return Err(Reason::Descriptors),
+        };
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Reason::Full)?;
+        let open = self.watch.open(permit, ago(travelling.idle)).ok_or(Reason::Full)?;
+        Ok(Some((received, open)))
     }
 
     fn serve_taken(&self, received: Received, open: Open, travelling: Travelling) {
@@ -177,6 +166,15 @@ impl Intake {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+fn descriptor_of(mut packet: Packet) -> Result<OwnedFd, Reason> {
+    match packet.descriptors.pop() {
+        Some(descriptor) if packet.descriptors.is_empty() && !packet.truncated => Ok(descriptor),
+        // The kernel drops a descriptor for which this process has no room.
+        None if packet.truncated && packet.length < LONGEST => Err(Reason::Descriptors),
+        _ => Err(Reason::Unfit),
     }
 }
 

@@ -109,7 +109,7 @@ impl Server {
         let place = config.runtime.as_ref().map(|folder| Place::new(folder.clone(), config.n));
         let intake = place.clone().map(|place| Intake { place, router, watch, permits });
         // Before READY: whoever is told to stop then looks for this instance.
-        let listening = place.as_ref().and_then(found_at);
+        let listening = place.as_ref().map_or_else(nowhere, found_at);
         reporter.write(State::Serving, true);
         notify::ready(&format!("serving on {address}"));
         tracing::info!(address, release = config.release, instance = config.n, "serving");
@@ -117,6 +117,11 @@ impl Server {
         retire(&config, reporter, signal, acceptor, place, stop).await;
         Ok(())
     }
+}
+
+fn nowhere() -> Option<packet::Listener> {
+    tracing::info!("RUNTIME_DIRECTORY is not set: no connection is handed over");
+    None
 }
 
 /// Lets instances that retire find this one, where it can.

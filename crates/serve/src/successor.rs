@@ -200,9 +200,9 @@ async fn greet(place: &Place, n: u64) -> io::Result<Found> {
     channel.try_send(&Message::Hello { n: place.n() }.encode())?;
     let mut buffer = [0; 64];
     let packet = timeout(PATIENCE, channel.receive(&mut buffer)).await??;
-    match Message::decode(&buffer[..packet.length]) {
-        Ok((Message::Welcome { n }, version)) => Ok(Found { n, version, channel }),
-        other => Err(io::Error::other(format!("it answers {other:?}"))),
+    match Message::decode(&buffer[..packet.length]).map_err(io::Error::other)? {
+        (Message::Welcome { n }, version) => Ok(Found { n, version, channel }),
+        _ => Err(io::Error::other("it answers what it was not asked")),
     }
 }
 

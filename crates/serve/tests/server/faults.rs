@@ -92,7 +92,7 @@ fn one_that_is_stopped_is_passed_over_and_serves_nothing_when_it_goes_on() {
     let old = host.start(1);
     let mut idle = host.idle(20);
     let (good, stopped) = (host.start(2), host.start(3));
-    stopped.kill(Signal::STOP);
+    stopped.stop();
     old.signal();
     good.wait_for_report("taken", 20);
     old.ends_well();
@@ -139,7 +139,7 @@ fn one_that_dies_with_its_connection_on_the_way_has_handed_it_over() {
     let new = host.start(1);
     let (mut client, ours) = pair();
     let old = peer::call(host.path(), 1);
-    new.kill(Signal::STOP);
+    new.stop();
     old.send_with(&peer::connection(false, 10_000, b"GET /insta"), &[ours.as_fd()]);
     drop((old, ours));
     new.kill(Signal::CONT);
@@ -153,7 +153,7 @@ fn what_was_taken_back_is_not_served_twice() {
     let new = host.start(1);
     let (mut client, ours) = pair();
     let old = peer::call(host.path(), 1);
-    new.kill(Signal::STOP);
+    new.stop();
     old.send_with(&peer::connection(false, 10, b""), &[ours.as_fd()]);
     spin(Duration::from_millis(20));
     // The cut.

@@ -104,7 +104,8 @@ fn the_file_tells_each_state_and_what_an_instance_that_retires_waits_for() {
     receive(&mut stream);
     drop(stream);
     let report = served.ended().report();
-    assert_eq!((&report["drained"], &report["cut"], &report["handed_over"]), (&1.into(), &0.into(), &0.into()));
+    assert_eq!((&report["cut"], &report["handed_over"]), (&0.into(), &0.into()));
+    assert!(report["drained"].as_u64().unwrap() >= 1, "{report}");
 }
 
 #[test]

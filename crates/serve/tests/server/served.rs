@@ -147,6 +147,16 @@ impl Served {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Stops every thread of it, until it gets SIGCONT.
+    pub fn stop(&self) {
+        self.kill(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let is_stopped = |task: PathBuf| fs::read_to_string(task.join("stat")).unwrap().contains(") T ");
+        while !fs::read_dir(&tasks).unwrap().all(|task| is_stopped(task.unwrap().path())) {
+            thread::yield_now();
+        }
+    }
+
     /// Signals, and returns when the accept loop has ended.
     pub fn retire(&self) {
         self.signal();
@@ -180,8 +190,10 @@ impl Served {
         }
     }
 
-    pub fn output(self) -> Output {
-        self.child.wait_with_output().unwrap()
+    pub fn output(mut self) -> Output {
+        let mut stderr = Vec::new();
+        self.child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+        Output { status: self.child.wait().unwrap(), stdout: Vec::new(), stderr }
     }
 
     #[track_caller]
@@ -196,6 +208,15 @@ impl Served {
         assert!(status.success(), "{status}");
         assert_eq!(self.report()["state"], "ended");
         self
+    }
+}
+
+/// A test that has ended leaves no process.
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Of one that has ended already it is an error, and nothing else.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

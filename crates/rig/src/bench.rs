@@ -15,7 +15,7 @@ use releases::bundle::Contents;
 use crate::{
     Agent, Host, Load, Mode,
     report::{Request, Span},
-    succession::Succession,
+    succession::{Runtime, Succession},
     table::{self, Server},
 };
 
@@ -39,7 +39,7 @@ pub fn run() -> io::Result<()> {
     let (app, stock) = (Server::App.build()?, Server::Stock.build()?);
     let mut rows = on_a_host();
     eprintln!("exec to READY");
-    let mut succession = Succession::start(&app)?;
+    let mut succession = Succession::start(&app, Runtime::Shared)?;
     let ready: Vec<f64> =
         (0..TIMES).map(|_| Ok(succession.activate()?.length().as_secs_f64() * 1e3)).collect::<io::Result<_>>()?;
     drop(succession);
@@ -51,7 +51,7 @@ pub fn run() -> io::Result<()> {
         || requests_per_second(&app),
         || requests_per_second(&stock),
     )?);
-    let p999 = |activations| Ok(table::one(&app, Mode::C3, activations, 50, None)?.0.quantile(0.999));
+    let p999 = |activations| Ok(table::one(&app, Runtime::Shared, Mode::C3, activations, 50, None)?.0.quantile(0.999));
     rows.extend(compare(
         ["p99.9 of c3, five activations a second", "  the same without activations"],
         "ms",
@@ -160,7 +160,7 @@ fn processes(host: &Host, name: &str) -> impl Iterator<Item = String> {
 }
 
 fn requests_per_second(program: &Path) -> io::Result<f64> {
-    let succession = Succession::start(program)?;
+    let succession = Succession::start(program, Runtime::Shared)?;
     let load = Load::start_at(succession.address()?, Mode::C2, BUSY);
     thread::sleep(Duration::from_millis(500));
     let before = processor_time(succession.pid())?;

@@ -22,7 +22,7 @@ const ACTIVATIONS: usize = 20;
 const EVERY: Duration = Duration::from_secs(3);
 
 /// As many clients of each kind as two cores serve beside each other without waiting for the processor.
-const CLIENTS: [(Mode, usize); 13] = [
+pub(crate) const CLIENTS: [(Mode, usize); 13] = [
     (Mode::C1, 2),
     (Mode::C2, 1),
     (Mode::C3, 30),
@@ -172,7 +172,7 @@ impl Campaign {
     }
 }
 
-fn write(folder: &Path, name: &str, text: &str) {
+pub(crate) fn write(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, text));
     written.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));

@@ -11,6 +11,7 @@ pub mod client;
 pub mod demo;
 pub mod host;
 pub mod load;
+pub mod lossless;
 pub mod machine;
 pub mod outcome;
 pub mod report;

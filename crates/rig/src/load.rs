@@ -129,6 +129,11 @@ impl Mode {
         !matches!(self, Self::C1 | Self::C2 | Self::C4 | Self::Events | Self::Socket)
     }
 
+    /// Whether its clients keep HTTP/1.1 connections, which an activation must not close.
+    pub(crate) fn is_handed_over(self) -> bool {
+        self.keeps_connections() && !matches!(self, Self::C4 | Self::Events | Self::Socket)
+    }
+
     fn keeps_connections(self) -> bool {
         !matches!(self, Self::C1 | Self::C8)
     }

@@ -4,7 +4,9 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use rig::{
-    Agent, Host, Mode, bench, demo, machine,
+    Agent, Host, Mode, bench, demo,
+    lossless::{self, Plan},
+    machine,
     table::{self, Server},
 };
 
@@ -32,6 +34,15 @@ enum Verb {
         #[arg(long, value_name = "MILLISECONDS")]
         every: Option<u64>,
         /// The kinds of clients [default: all]
+        modes: Vec<Mode>,
+    },
+    /// Load a real host with each kind of client over many activations; exits with 1 if a request was lost, or an HTTP/1.1
+    /// connection closed
+    Lossless {
+        /// How many activations each kind of client sees
+        #[arg(long, default_value_t = 110)]
+        activations: usize,
+        /// The kinds of clients [default: all, all at once with 2000 connections, and servers that must lose or close]
         modes: Vec<Mode>,
     },
     /// Measure times, memory, and requests per second of processor time beside `axum::serve`
@@ -65,6 +76,14 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error),
         },
+        Verb::Lossless { activations, modes } => {
+            let whole = Plan::whole(activations);
+            let plan = if modes.is_empty() { whole } else { Plan { modes, mixed: None, controls: false, ..whole } };
+            match lossless::run(&plan) {
+                Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+                Err(error) => failed(&error),
+            }
+        }
         Verb::Demo => ExitCode::from(u8::from(!demo::run())),
         Verb::Host { bundle, command } => host(bundle.as_deref(), &command),
     }

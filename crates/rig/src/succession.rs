@@ -18,11 +18,21 @@ use crate::report::{self, Span};
 /// Beyond any drain.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where instances could find each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// They share a directory, and hand their connections over.
+    Shared,
+    /// Each has none, and closes its connections.
+    Separate,
+}
+
 /// The instances, of which one serves.
 #[derive(Debug)]
 pub struct Succession {
     listener: TcpListener,
     program: PathBuf,
+    runtime: Runtime,
     folder: TempDir,
     serving: Child,
     retiring: Vec<Child>,
@@ -34,15 +44,15 @@ impl Succession {
     ///
     /// # Errors
     /// Where it does not start, or does not become ready.
-    pub fn start(program: &Path) -> io::Result<Self> {
+    pub fn start(program: &Path, runtime: Runtime) -> io::Result<Self> {
         report::start_clock();
         let listener = TcpListener::bind("127.0.0.1:0")?;
         // As deep as app.socket's (listen(2) again only changes the backlog).
         rustix::net::listen(&listener, 4096)?;
         listener.set_nonblocking(true)?;
         let folder = tempfile::tempdir()?;
-        let serving = ready(program, &listener, &folder, 0)?;
-        Ok(Self { listener, program: program.to_owned(), folder, serving, retiring: Vec::new(), count: 0 })
+        let serving = ready(program, &listener, &folder, runtime, 0)?;
+        Ok(Self { listener, program: program.to_owned(), runtime, folder, serving, retiring: Vec::new(), count: 0 })
     }
 
     /// Where it listens.
@@ -60,7 +70,7 @@ impl Succession {
     pub fn activate(&mut self) -> io::Result<Span> {
         let began = Instant::now();
         self.count += 1;
-        let next = ready(&self.program, &self.listener, &self.folder, self.count)?;
+        let next = ready(&self.program, &self.listener, &self.folder, self.runtime, self.count)?;
         let old = Pid::from_child(&self.serving);
         self.retiring.push(std::mem::replace(&mut self.serving, next));
         kill_process(old, Signal::TERM)?;
@@ -97,7 +107,7 @@ impl Drop for Succession {
     }
 }
 
-fn ready(program: &Path, listener: &TcpListener, folder: &TempDir, n: u64) -> io::Result<Child> {
+fn ready(program: &Path, listener: &TcpListener, folder: &TempDir, runtime: Runtime, n: u64) -> io::Result<Child> {
     let path = folder.path().join(format!("{n}.notify"));
     let notify = UnixDatagram::bind(&path)?;
     notify.set_read_timeout(Some(PATIENCE))?;
@@ -106,7 +116,10 @@ fn ready(program: &Path, listener: &TcpListener, folder: &TempDir, n: u64) -> io
     command.args(["-c", "exec \"$0\" 3<&0 </dev/null"]).arg(program);
     command.stdin(Stdio::from(OwnedFd::from(listener.try_clone()?))).stdout(Stdio::null()).stderr(Stdio::null());
     command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http").env("NOTIFY_SOCKET", &path);
-    command.env("RUNTIME_DIRECTORY", folder.path()).env("APP_INSTANCE", n.to_string());
+    if let Runtime::Shared = runtime {
+        command.env("RUNTIME_DIRECTORY", folder.path());
+    }
+    command.env("APP_INSTANCE", n.to_string());
     command.env("APP_RELEASE", format!("{n:016x}")).env("APP_LOG", "warn");
     let child = command.spawn()?;
     let mut buffer = [0; 4096];

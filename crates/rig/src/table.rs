@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Load, Mode, Report, report, succession::Succession};
+use crate::{
+    Load, Mode, Report, report,
+    succession::{Runtime, Succession},
+};
 
 /// The servers that can be compared, with the same router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -49,7 +52,7 @@ pub fn run(server: Server, modes: &[Mode], activations: u32, every: Option<Durat
     let program = server.build()?;
     let (mut reports, mut is_good) = (Vec::new(), true);
     for mode in modes {
-        let (report, lacks) = one(&program, *mode, activations, activations, every)?;
+        let (report, lacks) = one(&program, Runtime::Shared, *mode, activations, activations, every)?;
         eprintln!("{mode}: {} sent, lost: {}", report.sent(), report.losses());
         if let Some(lack) = lacks {
             eprintln!("{mode}: the run shows nothing: {lack}");
@@ -64,12 +67,13 @@ pub fn run(server: Server, modes: &[Mode], activations: u32, every: Option<Durat
 /// One kind of client over some activations, and as long as if there were `rounds` of them.
 pub(crate) fn one(
     program: &std::path::Path,
+    runtime: Runtime,
     mode: Mode,
     activations: u32,
     rounds: u32,
     every: Option<Duration>,
 ) -> io::Result<(Report, Option<&'static str>)> {
-    let mut succession = Succession::start(program)?;
+    let mut succession = Succession::start(program, runtime)?;
     let load = Load::start_at(succession.address()?, mode, mode.clients());
     let mut spans = Vec::new();
     // Until every client is in the midst of it.

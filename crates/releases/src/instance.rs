@@ -1,14 +1,17 @@
 //! An instance: a running process of a release, and the file that it keeps of itself.
 
-use std::{fs, io::Read, path::Path, str::FromStr};
+use std::{fmt, fs, io::Read, path::Path, str::FromStr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Error, ReleaseId, Result, host::Host};
+use crate::{Error, ReleaseId, Result, host::Host, systemd::printable};
 
 /// Where instances keep their files: made by systemd, owned by the service's user.
 pub const RUNTIME: &str = "/run/app";
 const MOST_BYTES: u64 = 64 << 10;
+/// Of what an instance waits for, so many are told, and so many characters of each name.
+const MOST_WAITS: usize = 5;
+const MOST_CHARACTERS: usize = 100;
 
 /// `app-<id>@<n>.service`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +34,11 @@ impl Instance {
     /// or says that it is somebody else is not believed.
     pub fn report(&self, host: &Host) -> Option<Report> {
         let path = host.path(RUNTIME).join(format!("{}.json", self.n));
-        let report: Report = serde_json::from_slice(&read_hostile(&path)?).ok()?;
+        let mut report: Report = serde_json::from_slice(&read_hostile(&path)?).ok()?;
+        report.waits.truncate(MOST_WAITS);
+        for text in report.waits.iter_mut().flat_map(|wait| [&mut wait.kind, &mut wait.route]) {
+            *text = printable(text).chars().take(MOST_CHARACTERS).collect();
+        }
         (report.format == 1 && report.n == self.n && report.release == self.release.as_str()).then_some(report)
     }
 }
@@ -62,6 +69,51 @@ pub struct Report {
     pub accepting: bool,
     /// Open connections.
     pub connections: u64,
+    /// Connections that came from instances that retired.
+    #[serde(default)]
+    pub taken: u64,
+    /// Connections that went to the next instance.
+    #[serde(default)]
+    pub handed_over: u64,
+    /// Connections that ended by themselves since it was told to stop.
+    #[serde(default)]
+    pub drained: u64,
+    /// Connections that were cut at its deadline.
+    #[serde(default)]
+    pub cut: u64,
+    /// What it waits for while it retires, the longest first.
+    #[serde(default)]
+    pub waits: Vec<Wait>,
+}
+
+/// What an instance that retires waits for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Wait {
+    /// `request`, `response`, `upgraded` or `head`.
+    pub kind: String,
+    /// The route that it took, as the router has it.
+    pub route: String,
+    /// For how long it has been under way.
+    pub age_ms: u64,
+}
+
+impl Report {
+    /// What becomes of its connections, on one line.
+    pub fn retirement(&self) -> String {
+        let Self { handed_over, drained, cut, connections, .. } = self;
+        let mut line =
+            format!("{handed_over} connections handed over, {drained} drained, {cut} cut, {connections} open");
+        for wait in &self.waits {
+            line.push_str(&format!("; {wait}"));
+        }
+        line
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} for {:.1} s", self.kind, self.route, self.age_ms as f64 / 1000.0)
+    }
 }
 
 /// Where an instance is in its life.
@@ -124,6 +176,20 @@ mod tests {
         let text = br#"{"format":1,"release":"0123456789abcdef","n":7,"state":"dreaming","accepting":false,"connections":3,"x":1}"#;
         let report = report_of(text).unwrap();
         assert_eq!((report.state, report.accepting, report.connections), (State::Unknown, false, 3));
+    }
+
+    #[test]
+    fn what_it_waits_for_is_told_in_few_and_printable_words() {
+        let wait = format!(r#"{{"kind":"request","route":"/a\u001b[31m{}","age_ms":1500}}"#, "x".repeat(500));
+        let waits = vec![wait; 20].join(",");
+        let text = format!(
+            r#"{{"format":1,"release":"0123456789abcdef","n":7,"state":"retiring","accepting":false,"connections":3,"waits":[{waits}]}}"#
+        );
+        let report = report_of(text.as_bytes()).unwrap();
+        assert_eq!((report.waits.len(), report.handed_over), (MOST_WAITS, 0));
+        let line = report.retirement();
+        assert!(line.contains("3 open; request /a") && line.contains("for 1.5 s"), "{line}");
+        assert!(line.len() < 1000 && !line.chars().any(char::is_control), "{line}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::{
     ReleaseId, Result, Store,
+    instance::{Instance, Report, Wait},
     store::Link,
     switch,
     systemd::{self, printable},
@@ -41,6 +42,35 @@ pub struct InstanceStatus {
     pub accepting: Option<bool>,
     /// Open connections, as it says itself.
     pub connections: Option<u64>,
+    /// Connections that instances handed over to it when they retired.
+    pub taken: Option<u64>,
+    /// What became of its connections since it was told to stop: another instance has them,
+    pub handed_over: Option<u64>,
+    /// they ended by themselves,
+    pub drained: Option<u64>,
+    /// or they were cut at the deadline.
+    pub cut: Option<u64>,
+    /// What it waits for while it retires, the longest first, five at most.
+    pub waits: Vec<Wait>,
+}
+
+impl InstanceStatus {
+    fn new(instance: Instance, active: String, report: Option<Report>) -> Self {
+        let count = |field: fn(&Report) -> u64| report.as_ref().map(field);
+        Self {
+            unit: instance.unit(),
+            n: instance.n,
+            release: instance.release,
+            active,
+            accepting: report.as_ref().map(|report| report.accepting),
+            connections: count(|report| report.connections),
+            taken: count(|report| report.taken),
+            handed_over: count(|report| report.handed_over),
+            drained: count(|report| report.drained),
+            cut: count(|report| report.cut),
+            waits: report.map(|report| report.waits).unwrap_or_default(),
+        }
+    }
 }
 
 /// One release of the store.
@@ -73,10 +103,7 @@ pub fn status(store: &Store) -> Result<Status> {
         socket = systemd::property(store.host(), systemd::SOCKET, "ActiveState")?;
         for (instance, active) in systemd::instances(store.host())? {
             let report = instance.report(store.host());
-            let (accepting, connections) =
-                (report.as_ref().map(|r| r.accepting), report.as_ref().map(|r| r.connections));
-            let (unit, n, release) = (instance.unit(), instance.n, instance.release);
-            instances.push(InstanceStatus { unit, release, n, active, accepting, connections });
+            instances.push(InstanceStatus::new(instance, active, report));
         }
     }
     Ok(Status { provisional: current.is_some() && current != validated, current, validated, socket, instances })
@@ -103,17 +130,26 @@ pub fn list(store: &Store) -> Result<Vec<Listed>> {
 /// The status for a person; the last line is the verdict.
 pub fn render_status(store: &Store, status: &Status) -> String {
     let name = |id: &Option<ReleaseId>| id.as_ref().map_or("none".to_owned(), ToString::to_string);
-    let mut table = table(["INSTANCE", "STATE", "ACCEPTING", "CONNECTIONS"]);
+    let mut table = table(["INSTANCE", "STATE", "ACCEPTING", "CONNECTIONS", "TAKEN", "HANDED OVER", "DRAINED", "CUT"]);
+    let mut waits = String::new();
     for instance in &status.instances {
         let accepting = instance.accepting.map_or("-", |accepting| if accepting { "yes" } else { "no" });
-        let connections = instance.connections.map_or("-".to_owned(), |count| count.to_string());
-        table.add_row([&instance.unit, &instance.active, accepting, &connections]);
+        let InstanceStatus { unit, active, connections, taken, handed_over, drained, cut, .. } = instance;
+        let counts = [connections, taken, handed_over, drained, cut];
+        let counts = counts.map(|count| count.map_or("-".to_owned(), |count| count.to_string()));
+        table.add_row([unit, active, accepting].map(str::to_owned).into_iter().chain(counts));
+        for wait in &instance.waits {
+            waits.push_str(&format!("{unit} waits for: {wait}\n"));
+        }
+    }
+    if !waits.is_empty() {
+        waits.push('\n');
     }
     let provisional = if status.provisional { " (provisional until `releasectl validate`)" } else { "" };
     let verdict =
         if store.host().is_live() { switch::serving(store) } else { "files only: nothing runs here".to_owned() };
     format!(
-        "current    {}{provisional}\nvalidated  {}\nsocket     {}\n\n{table}\n\n{verdict}",
+        "current    {}{provisional}\nvalidated  {}\nsocket     {}\n\n{table}\n\n{waits}{verdict}",
         name(&status.current),
         name(&status.validated),
         status.socket,

@@ -23,6 +23,8 @@ const RETIRE_LIMIT: Duration = Duration::from_secs(10);
 /// How often, while a candidate starts, somebody is checked to be serving.
 const WATCH: Duration = Duration::from_millis(250);
 const LOG_LINES: u32 = 8;
+/// How the names of an instance's files go on, after its number.
+const OF_INSTANCES: [&str; 4] = ["json", "json.new", "sock", "handover"];
 
 /// Starts an instance of `release`; once it is READY, makes it current and retires all others.
 ///
@@ -144,6 +146,9 @@ pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<()> {
     for other in &others {
         wait_until_it_accepts_no_more(store, other)?;
     }
+    for report in others.iter().filter_map(|other| other.report(host)) {
+        say(&report.retirement());
+    }
     tidy(store)
 }
 
@@ -151,8 +156,8 @@ fn wait_until_it_accepts_no_more(store: &Locked, instance: &Instance) -> Result<
     let (host, began) = (store.host(), Instant::now());
     let mut next_look = WATCH;
     loop {
-        if let Some(report) = instance.report(host).filter(|report| !report.accepting) {
-            say(&format!("{} accepts no more; {} connections drain", instance.unit(), report.connections));
+        if instance.report(host).is_some_and(|report| !report.accepting) {
+            say(&format!("{} accepts no more", instance.unit()));
             return Ok(());
         }
         if began.elapsed() > next_look {
@@ -184,10 +189,10 @@ pub fn tidy(store: &Locked) -> Result<()> {
     let is_gone = |n: u64| !instances.iter().any(|(instance, active)| instance.n == n && active != "failed");
     let files = std::fs::read_dir(host.path(RUNTIME)).into_iter().flatten().flatten();
     for path in files.map(|file| file.path()) {
-        // `<n>.json`, and what a killed instance left beside it. The folder is the service's: what else lies there is its
-        // own, and what cannot be removed keeps nobody from anything.
-        let name = path.file_name().and_then(|name| name.to_str());
-        let n = name.and_then(|name| name.strip_suffix(".json").or(name.strip_suffix(".json.new"))?.parse().ok());
+        // What an instance has there, and what a killed one left beside it. The folder is the service's: what else lies
+        // there is its own, and what cannot be removed keeps nobody from anything.
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+        let n = name.filter(|(_, kind)| OF_INSTANCES.contains(kind)).and_then(|(n, _)| n.parse().ok());
         if n.is_some_and(is_gone)
             && let Err(error) = host.remove(&path)
         {

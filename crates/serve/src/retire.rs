@@ -17,6 +17,8 @@ use crate::{
 
 /// For how long systemd is asked at once. A process that hangs must not hold a reboot up for the whole of a long deadline.
 const ASK_FOR: Duration = Duration::from_secs(15);
+/// How often the file is made anew at first: most of a handover is a matter of milliseconds, and who asked for it looks.
+const OFTEN: Duration = Duration::from_millis(10);
 /// How long what is cut may take to be dropped.
 const DROP: Duration = Duration::from_millis(100);
 
@@ -43,6 +45,7 @@ pub(crate) async fn retire(
     let (mut succession, mut close) =
         (pin!(Succession::new(place, turn.clone(), offers).run()), pin!(acceptor.close()));
     let (mut second, mut alive, mut stages) = (interval(EACH_SECOND), Alive::new(), turn.subscribe());
+    let (mut often, until) = (interval(OFTEN), Instant::now() + EACH_SECOND);
     let mut accepting = true;
     loop {
         let deadline = turn.stage().deadline(config.drain, config.drain_beside);
@@ -57,6 +60,7 @@ pub(crate) async fn retire(
             }
             never = &mut succession => match never {},
             _ = stages.changed() => {}
+            _ = often.tick(), if Instant::now() < until => reporter.write(State::Retiring, accepting),
             () = alive.tick() => notify::alive(),
             _ = second.tick() => {
                 reporter.write(State::Retiring, accepting);

@@ -255,7 +255,7 @@ impl From<Output> for Ran {
 }
 
 /// Moves the calling thread into the network of a process.
-pub(crate) fn enter_network(pid: u32) {
+pub fn enter_network(pid: u32) {
     let namespace = fs::File::open(format!("/proc/{pid}/ns/net")).expect("the host runs");
     let kind = rustix::thread::LinkNameSpaceType::Network;
     rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind))

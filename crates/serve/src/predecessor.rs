@@ -83,7 +83,7 @@ impl Intake {
 
     async fn serve(self, channel: Channel) {
         if let Err(error) = self.take_all(&channel).await {
-            tracing::warn!(%error, "refused an instance that wants to hand over");
+            tracing::warn!("refused an instance that wants to hand over: {error}");
         }
     }
 

@@ -57,12 +57,12 @@ impl Succession {
         loop {
             match self.seek().await {
                 Some(found) if found.version == VERSION => {
-                    tracing::info!(successor = found.n, "handing over");
+                    tracing::info!(successor = found.n, "handing over to instance {}", found.n);
                     self.turn.to(Phase::HandingOver);
                     self.hand_over(found).await;
                 }
                 Some(Found { n, version, channel }) => {
-                    tracing::info!(successor = n, version, "it takes no connections of version {VERSION}");
+                    tracing::info!(successor = n, version, "instance {n} takes no connections of version {VERSION}");
                     self.turn.to(Phase::Succeeded);
                     self.give_back_until(ended(channel)).await;
                 }
@@ -106,7 +106,7 @@ impl Succession {
     async fn hand_over(&mut self, Found { n, channel, .. }: Found) {
         let mut sent = VecDeque::new();
         let why = self.send_all(&channel, &mut sent).await;
-        tracing::info!(successor = n, unanswered = sent.len(), "{why}");
+        tracing::info!(successor = n, unanswered = sent.len(), "instance {n} takes no more: {why}");
         // The cut: an acknowledgement has arrived by now, or never does.
         if let Err(error) = channel.refuse_more() {
             tracing::debug!(%error, "it is gone");
@@ -194,7 +194,7 @@ fn heard(bytes: &[u8], sent: &mut VecDeque<Sent>) -> Result<(), String> {
 async fn greet(place: &Place, n: u64) -> io::Result<Found> {
     let channel = place.call(n)?;
     if !channel.is_ours() {
-        tracing::warn!(n, "another user's process stands where an instance would");
+        tracing::warn!(n, "another user's process stands where instance {n} would");
         return Err(io::Error::other("it is another user's"));
     }
     channel.try_send(&Message::Hello { n: place.n() }.encode())?;

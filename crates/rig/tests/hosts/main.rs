@@ -4,7 +4,7 @@ mod boot;
 mod bundles;
 mod candidates;
 mod deploy;
-mod drain;
+mod handover;
 mod input;
 mod rigging;
 mod runbook;

@@ -1,11 +1,11 @@
 //! Who retires in favour of this instance, as this instance sees it.
 
-use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio::{
-    sync::Semaphore,
-    task::JoinSet,
+    sync::{Semaphore, watch},
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
@@ -35,6 +35,29 @@ pub(crate) struct Intake {
     pub permits: Arc<Semaphore>,
 }
 
+/// An intake that is open.
+pub(crate) struct Door {
+    place: Place,
+    /// Dropped, it tells the task to end.
+    _open: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Door {
+    /// Returns when nothing will be taken in any more, and what had been sent by then has been.
+    ///
+    /// Nobody takes that back who has died since.
+    pub(crate) async fn close(self) {
+        let Self { place, _open: open, task } = self;
+        if let Err(error) = place.leave() {
+            tracing::warn!("cannot take the handover socket away: {error}");
+        }
+        drop(open);
+        // It never panics, and nobody aborts it.
+        let _ = task.await;
+    }
+}
+
 /// What ends a channel.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -55,11 +78,19 @@ enum End {
 }
 
 impl Intake {
-    /// Runs until it is dropped; its channels end with it. What is still on its way then is taken back by its sender.
-    pub(crate) async fn run(self, listener: Listener) -> Infallible {
+    /// Lets other instances find this one.
+    pub(crate) fn open(self) -> io::Result<Door> {
+        let (listener, place) = (self.place.listen()?, self.place.clone());
+        let (open, closing) = watch::channel(());
+        Ok(Door { place, _open: open, task: tokio::spawn(self.run(listener, closing)) })
+    }
+
+    async fn run(self, listener: Listener, mut closing: watch::Receiver<()>) {
         let (mut channels, mut flooded) = (JoinSet::new(), false);
         loop {
             tokio::select! {
+                // An error is the end of the other half.
+                _ = closing.changed() => break,
                 accepted = listener.accept() => match accepted {
                     Ok(_) if channels.len() >= CHANNELS => {
                         if !flooded {
@@ -69,40 +100,44 @@ impl Intake {
                     }
                     Ok(channel) => {
                         flooded = false;
-                        channels.spawn(self.clone().serve(channel));
+                        channels.spawn(self.clone().serve(channel, closing.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot hear an instance that retires");
+                        tracing::warn!("cannot hear an instance that retires: {error}");
                         sleep(ACCEPT_AGAIN).await;
                     }
                 },
                 Some(_) = channels.join_next() => {}
             }
         }
+        // Whoever waits there to be accepted finds another.
+        drop(listener);
+        while channels.join_next().await.is_some() {}
     }
 
-    async fn serve(self, channel: Channel) {
-        if let Err(error) = self.take_all(&channel).await {
+    async fn serve(self, channel: Channel, closing: watch::Receiver<()>) {
+        if let Err(error) = self.take_all(&channel, closing).await {
             tracing::warn!("refused an instance that wants to hand over: {error}");
         }
     }
 
-    /// Returns when the other end has ended.
-    async fn take_all(&self, channel: &Channel) -> Result<(), End> {
+    /// Returns when the other end has ended, or when this instance takes in no more.
+    async fn take_all(&self, channel: &Channel, mut closing: watch::Receiver<()>) -> Result<(), End> {
         if !channel.is_ours() {
             return Err(End::Stranger);
         }
         let mut buffer = vec![0; LONGEST];
-        let hello = timeout(PATIENCE, channel.receive(&mut buffer)).await.map_err(|_| End::Silent)??;
-        match Message::decode(&buffer[..hello.length])?.0 {
-            Message::Hello { n } if n == self.place.n() => return Err(End::Itself),
-            Message::Hello { .. } => {}
-            _ => return Err(End::OutOfTurn),
+        tokio::select! {
+            welcomed = timeout(PATIENCE, self.welcome(channel, &mut buffer)) => welcomed.map_err(|_| End::Silent)??,
+            _ = closing.changed() => return Ok(()),
         }
-        channel.try_send(&Message::Welcome { n: self.place.n() }.encode())?;
         let mut told = false;
         loop {
-            let packet = match channel.receive(&mut buffer).await {
+            let packet = tokio::select! {
+                _ = closing.changed() => break,
+                packet = channel.receive(&mut buffer) => packet,
+            };
+            let packet = match packet {
                 Ok(Packet { length: 0, .. }) => return Ok(()),
                 // It has died.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
@@ -111,8 +146,23 @@ impl Intake {
             if let Some(reason) = self.take(channel, packet, &buffer)?
                 && !std::mem::replace(&mut told, true)
             {
-                tracing::warn!(?reason, "no room for what is handed over (APP_CONNECTIONS, LimitNOFILE=)");
+                tracing::warn!("no room for what is handed over (APP_CONNECTIONS, LimitNOFILE=): {reason:?}");
             }
+        }
+        // From here on nothing can be sent. What was is taken: its sender may be dead, and take nothing back.
+        channel.refuse_more()?;
+        while let Some(packet) = channel.try_receive(&mut buffer)? {
+            self.take(channel, packet, &buffer)?;
+        }
+        Ok(())
+    }
+
+    async fn welcome(&self, channel: &Channel, buffer: &mut [u8]) -> Result<(), End> {
+        let hello = channel.receive(buffer).await?;
+        match Message::decode(&buffer[..hello.length])?.0 {
+            Message::Hello { n } if n == self.place.n() => Err(End::Itself),
+            Message::Hello { .. } => Ok(channel.try_send(&Message::Welcome { n: self.place.n() }.encode())?),
+            _ => Err(End::OutOfTurn),
         }
     }
 
@@ -157,12 +207,12 @@ impl Intake {
     }
 
     /// Whether what was acknowledged belongs to this instance. An acknowledgement fails where the sender has taken back, or
-    /// has died: the first it does not do before the time that it names, unless this instance retires.
+    /// has died: the first it does not do before the time that it names, as long as this instance keeps the channel open.
     fn answer(&self, channel: &Channel, said: &Message, travelling: &Travelling) -> Result<bool, End> {
         match channel.try_send(&said.encode()) {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                Ok(Monotonic::now() < travelling.valid_until && !self.watch.stage().is_retiring())
+                Ok(Monotonic::now() < travelling.valid_until)
             }
             Err(error) => Err(error.into()),
         }

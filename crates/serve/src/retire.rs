@@ -32,9 +32,6 @@ pub(crate) async fn retire(
     place: Option<Place>,
     stop: &mut Stop,
 ) {
-    if let Some(Err(error)) = place.as_ref().map(Place::leave) {
-        tracing::warn!(%error, "cannot take the handover socket away");
-    }
     let turn = signal.turn();
     // Before anybody hears of it: no connection goes on as if nothing had happened.
     let Some(offers) = signal.retire(config.drain) else { return };

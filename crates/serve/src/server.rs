@@ -18,9 +18,8 @@ use crate::{
     drain::{self, Watch},
     listener::{Listener, Owner},
     notify::{self, Alive, MARGIN, Stop},
-    packet,
     place::Place,
-    predecessor::Intake,
+    predecessor::{Door, Intake},
     report::{EACH_SECOND, Reporter, State},
     retire::retire,
 };
@@ -106,58 +105,44 @@ impl Server {
         let permits = Arc::new(Semaphore::new(config.connections as usize));
         let acceptor =
             Acceptor { listener, owner, router: router.clone(), watch: watch.clone(), permits: permits.clone() };
+        if config.runtime.is_none() {
+            tracing::info!("RUNTIME_DIRECTORY is not set: no connection is handed over");
+        }
         let place = config.runtime.as_ref().map(|folder| Place::new(folder.clone(), config.n));
-        let intake = place.clone().map(|place| Intake { place, router, watch, permits });
         // Before READY: whoever is told to stop then looks for this instance.
-        let listening = place.as_ref().map_or_else(nowhere, found_at);
+        let door = place.clone().and_then(|place| open(Intake { place, router, watch, permits }));
         reporter.write(State::Serving, true);
         notify::ready(&format!("serving on {address}"));
         tracing::info!(address, release = config.release, instance = config.n, "serving");
-        serve_until(stop, reporter, &acceptor, intake.zip(listening)).await;
+        serve_until(stop, reporter, &acceptor).await;
+        if let Some(door) = door {
+            door.close().await;
+        }
         retire(&config, reporter, signal, acceptor, place, stop).await;
         Ok(())
     }
 }
 
-fn nowhere() -> Option<packet::Listener> {
-    tracing::info!("RUNTIME_DIRECTORY is not set: no connection is handed over");
-    None
-}
-
 /// Lets instances that retire find this one, where it can.
-fn found_at(place: &Place) -> Option<packet::Listener> {
-    let listening = place.listen();
-    if let Err(error) = &listening {
-        tracing::warn!(%error, "no instance can hand its connections over to this one");
+fn open(intake: Intake) -> Option<Door> {
+    let door = intake.open();
+    if let Err(error) = &door {
+        tracing::warn!("no instance can hand its connections over to this one: {error}");
     }
-    listening.ok()
+    door.ok()
 }
 
-/// Accepts, and takes in what is handed over, until the instance is told to stop. The pings come from here: a loop that
-/// does not come round misses them, and so does a runtime whose workers are all blocked. One blocked worker of several is
-/// not noticed.
-async fn serve_until(
-    stop: &mut Stop,
-    reporter: &Reporter,
-    acceptor: &Acceptor,
-    intake: Option<(Intake, packet::Listener)>,
-) {
+/// Accepts until the instance is told to stop. The pings come from here: a loop that does not come round misses them, and
+/// so does a runtime whose workers are all blocked. One blocked worker of several is not noticed.
+async fn serve_until(stop: &mut Stop, reporter: &Reporter, acceptor: &Acceptor) {
     let (mut alive, mut second) = (Alive::new(), interval(EACH_SECOND));
-    let accept = acceptor.run();
-    let take_in = async {
-        match intake {
-            Some((intake, listener)) => intake.run(listener).await,
-            None => std::future::pending().await,
-        }
-    };
-    let (mut accept, mut take_in) = (pin!(accept), pin!(take_in));
+    let mut accept = pin!(acceptor.run());
     loop {
         tokio::select! {
             biased;
             () = stop.asked() => return,
             () = alive.tick() => notify::alive(),
             _ = second.tick() => reporter.write(State::Serving, true),
-            never = &mut take_in => match never {},
             never = &mut accept => match never {},
         }
     }

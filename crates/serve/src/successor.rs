@@ -129,9 +129,10 @@ impl Succession {
     async fn send_all(&mut self, channel: &Channel, sent: &mut VecDeque<Sent>) -> String {
         let mut buffer = vec![0; LONGEST];
         let mut next: Option<(Sent, Vec<u8>)> = None;
-        let mut too_many = false;
+        let (mut too_many, mut ending) = (false, false);
         loop {
             let patience = sent.front().map(|sent| sent.at + PATIENCE);
+            let patience = patience.or_else(|| ending.then(|| Instant::now() + PATIENCE));
             tokio::select! {
                 biased;
                 received = channel.receive(&mut buffer) => {
@@ -150,7 +151,7 @@ impl Succession {
                     self.waiting.extend(next.map(|(sent, _)| sent.offer));
                     return "it does not answer".to_owned();
                 }
-                result = send(channel, next.as_ref()), if next.is_some() && !too_many && sent.len() < WINDOW => {
+                result = send(channel, next.as_ref()), if next.is_some() && !too_many && !ending && sent.len() < WINDOW => {
                     let Some((this, bytes)) = next.take() else { continue };
                     match result {
                         Ok(()) => sent.push_back(Sent { at: Instant::now(), ..this }),
@@ -162,10 +163,8 @@ impl Succession {
                             tracing::warn!(%error, "a connection stays");
                             this.offer.refuse();
                         }
-                        Err(error) => {
-                            self.waiting.push_front(this.offer);
-                            return format!("it has ended: {error}");
-                        }
+                        // It takes no more, and goes on to answer what it has: the end comes after its last answer.
+                        Err(_) => (next, ending) = (Some((this, bytes)), true),
                     }
                 }
                 offer = offered(&mut self.waiting, &mut self.offers), if next.is_none() => {

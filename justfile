@@ -26,6 +26,11 @@ check:
     git apply --check crates/serve/tests/cures/*.patch
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features
 
+# Each kind of client over 110 activations of a real host, and all at once with 2,000 connections (root, 20 min);
+# `just lossless --soak 10`: all at once for ten minutes
+lossless *ARGS:
+    cargo run --quiet --package rig -- lossless {{ ARGS }}
+
 # Each kind of client over 110 activations, one kind at a time; `just table --server stock` for axum::serve (20 min)
 table *ARGS:
     cargo run --quiet --package rig -- table {{ ARGS }}

@@ -6,8 +6,9 @@ use crate::{Error, Result, Store, boot, host::say, store::Link, switch, systemd,
 
 /// Replaces the host's `app.socket` by the current release's, and says for how long connections were refused.
 ///
-/// systemd cannot listen again while an instance holds the old socket, so all of them retire: connections are refused
-/// until the new socket listens, and wait in its queue until an instance is READY. What is in flight drains as always.
+/// systemd cannot listen again while an instance holds the old socket, so all of them retire: alone, they accept for some
+/// seconds yet, then connections are refused until the new socket listens, and wait in its queue until an instance is READY.
+/// What is in flight drains as always.
 ///
 /// # Errors
 /// [`Error::NothingCurrent`]; [`Error::Command`] where systemd refuses the new socket.
@@ -23,7 +24,7 @@ pub fn apply(store: &Store) -> Result<()> {
         say("the host's app.socket is the current release's already");
         return Ok(());
     }
-    say("every instance retires: connections are refused from now on");
+    say("every instance retires: for a grace of seconds they go on to answer, then connections are refused");
     let began = Instant::now();
     systemd::stop(store.host(), systemd::SOCKET)?;
     switch::retire(&locked, None)?;

@@ -13,6 +13,7 @@ use crate::{
 
 /// Where units that are not a package's live (systemd.unit(5)).
 const UNITS: &str = "/etc/systemd/system";
+const METRICS: &str = "app-metrics.socket";
 const TOOL: &str = "/usr/local/bin/releasectl";
 
 /// The user, the release's own unit, and whatever of the shared units the host lacks. What is there already and differs
@@ -26,6 +27,10 @@ pub fn prepare(store: &Locked, release: &Release) -> Result<()> {
         if !path(store, unit).exists() {
             put(store, release, unit, unit)?;
         }
+    }
+    // Not enabled: who wants it says so.
+    if release.folder.join("units").join(METRICS).exists() && !path(store, METRICS).exists() {
+        put(store, release, METRICS, METRICS)?;
     }
     // An install that was killed may have put them and not enabled them. A unit that an operator masked stays as it is.
     let is_missing = |unit: &&str| !path(store, &wanted(unit)).is_symlink() && !path(store, unit).is_symlink();

@@ -3,7 +3,9 @@
 //! Nothing here passes or fails. Machines are noisy: two ways are measured in turn, and their ratio is what to read.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -25,6 +27,8 @@ const TIMES: usize = 11;
 const PAIRS: usize = 5;
 /// Clients that keep a server busy.
 const BUSY: usize = 16;
+/// Idle connections, where there are many.
+const IDLE: usize = 2_000;
 const SECONDS: Duration = Duration::from_secs(3);
 
 /// Runs it, telling what happens.
@@ -108,7 +112,11 @@ fn on_a_host() -> Vec<Row> {
         start.push(time(|| drop(host.succeed(&format!("systemctl start {extra}")))));
         host.succeed(&format!("systemctl stop {extra}; rm -rf /root/bundle"));
     }
+    let [crowded, gone, beside] = crowded(&host, &first.id);
     vec![
+        Row::of("releasectl activate with 2,000 idle connections", "ms", crowded),
+        Row::of("  SIGTERM to the end of the one that had them", "ms", gone),
+        Row::of("  systemctl start of the same unit beside them", "ms", beside),
         Row::of("releasectl install", "ms", install),
         Row::of("releasectl activate", "ms", activate),
         Row::of("  systemctl start of the same unit", "ms", start),
@@ -117,6 +125,36 @@ fn on_a_host() -> Vec<Row> {
         Row::of("resident memory, idle", "MiB", idle),
         Row::of("  at most during an activation, all processes", "MiB", during),
     ]
+}
+
+/// With idle connections that every activation hands over: an activation, the end of who had them by its unit's own
+/// times, and a start of the same unit.
+fn crowded(host: &Host, id: &releases::ReleaseId) -> [Vec<f64>; 3] {
+    let ask = |stream: &mut TcpStream| {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").expect("it is open");
+        assert!(stream.read(&mut [0; 1024]).expect("it is answered") > 0, "it was closed");
+    };
+    let connect = || TcpStream::connect("127.0.0.1:80").expect("the host listens");
+    let mut idle: Vec<TcpStream> = host.in_network(|| (0..IDLE).map(|_| connect()).collect());
+    let [mut crowded, mut gone, mut beside] = [const { Vec::new() }; 3];
+    for n in 1..=TIMES {
+        eprintln!("an activation with {IDLE} idle connections, {n} of {TIMES}");
+        idle.iter_mut().for_each(ask);
+        let extra = format!("app-{id}@{}.service", 2_000_000 + n);
+        beside.push(time(|| drop(host.succeed(&format!("systemctl start {extra}")))));
+        host.succeed(&format!("systemctl stop {extra}"));
+        crowded.push(time(|| drop(host.succeed("releasectl restart"))));
+        host.wait_until("the old instance has ended", |host| processes(host, "app").count() == 1);
+        // By hand, so that the end is waited for.
+        let next = format!("app-{id}@{}.service", 3_000_000 + n);
+        host.succeed(&format!("systemctl start {next}"));
+        let serving = host
+            .succeed("systemctl list-units --plain --no-legend 'app-*@*' | cut -d' ' -f1 | sort -t@ -k2 -n | head -1");
+        gone.push(time(|| drop(host.succeed(&format!("systemctl stop {}", serving.trim())))));
+        host.succeed("releasectl restart");
+        host.wait_until("the old instances have ended", |host| processes(host, "app").count() == 1);
+    }
+    [crowded, gone, beside]
 }
 
 fn time(act: impl FnOnce()) -> f64 {

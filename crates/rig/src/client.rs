@@ -188,7 +188,12 @@ fn parse(bytes: &[u8]) -> Result<Option<Answer>, ()> {
         body.to_vec()
     };
     let outcome = if response.code == Some(200) { Outcome::Answered } else { Outcome::WrongStatus };
-    Ok(Some(Answer { outcome, body, is_reusable: header("connection").is_none_or(|value| value != "close") }))
+    // Of several such headers, and of several words in one, any may say it (RFC 9110, 7.6.1).
+    let says_close =
+        response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("connection")).any(|header| {
+            String::from_utf8_lossy(header.value).split(',').any(|word| word.trim().eq_ignore_ascii_case("close"))
+        });
+    Ok(Some(Answer { outcome, body, is_reusable: !says_close && response.version == Some(1) }))
 }
 
 /// A whole body that came in chunks (RFC 9112, 7.1), if it is there.

@@ -12,13 +12,14 @@ use releases::bundle::{Bundle, Contents};
 use crate::{
     Agent, Host, Load, Mode, Report, chart,
     demo::{self, write},
-    report::{Activation, Span},
+    report::{self, Activation, Span},
     succession::Runtime,
     table::{self, Server},
 };
 
 /// Between the beginnings of two activations, where an activation is not longer.
 const EVERY: Duration = Duration::from_millis(300);
+const SOAK_EVERY: Duration = Duration::from_millis(500);
 /// Until every client is in the midst of it.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Connections of the mixed load; those that the other kinds do not have are c9's.
@@ -80,6 +81,67 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
 
 fn folder() -> std::path::PathBuf {
     crate::workspace().join("target/lossless")
+}
+
+/// Activations at two a second or more, under all kinds of clients at once, for so many minutes; returns whether the last
+/// instance has no more descriptors, memory and threads than the tenth.
+///
+/// # Panics
+/// Where the host does not boot, or an activation fails.
+pub fn soak(minutes: u64) -> bool {
+    let mut stage = Stage::set();
+    let loads: Vec<Load> =
+        mixed(MIXED).into_iter().map(|(mode, count)| Load::start(&stage.host, mode, count)).collect();
+    thread::sleep(SETTLE);
+    let (began, mut tenth, mut last) = (Instant::now(), None, None);
+    let mut count = 0_u32;
+    while began.elapsed() < Duration::from_secs(60 * minutes) {
+        let next = Instant::now() + SOAK_EVERY;
+        stage.activate();
+        count += 1;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        last = Some(Held::by_newest(&stage.host));
+        tenth = tenth.or(last.filter(|_| count == 10));
+    }
+    let rate = f64::from(count) / began.elapsed().as_secs_f64();
+    loads.iter().for_each(Load::halt);
+    let reports: Vec<Report> = loads.into_iter().map(Load::stop).collect();
+    println!("{}\n", report::table(&reports));
+    println!("{count} activations, {rate:.1} a second; {} lost", reports.iter().map(Report::lost).sum::<u64>());
+    println!("the tenth instance {tenth:?}\nthe last one       {last:?}");
+    let closed = |report: &Report| if report.mode.is_handed_over() { report.connections_closed } else { 0 };
+    let harmed: u64 = reports.iter().map(|report| report.lost() + closed(report)).sum();
+    harmed == 0 && tenth.zip(last).is_some_and(|(tenth, last)| last.is_no_more_than(tenth))
+}
+
+/// What an instance holds half a second after its activation.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    descriptors: usize,
+    resident_kib: u64,
+    threads: u64,
+}
+
+impl Held {
+    fn by_newest(host: &Host) -> Self {
+        let unit = "$(systemctl list-units --plain --no-legend --state=active 'app-*@*' | sort -t@ -k2 -n | tail -1 | cut -d' ' -f1)";
+        let pid = host.succeed(&format!("systemctl show -p MainPID --value {unit}"));
+        let proc = host.path(&format!("/proc/{}", pid.trim()));
+        let status = fs::read_to_string(proc.join("status")).expect("it runs");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc_pid_status(5)");
+            line.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        let descriptors = fs::read_dir(proc.join("fd")).expect("it runs").count();
+        Self { descriptors, resident_kib: field("VmRSS:"), threads: field("Threads:") }
+    }
+
+    /// Connections come and go by the tens; what leaks comes with every activation, and there are hundreds.
+    fn is_no_more_than(self, other: Self) -> bool {
+        self.descriptors <= other.descriptors + 200
+            && self.resident_kib <= other.resident_kib * 5 / 4
+            && self.threads <= other.threads
+    }
 }
 
 /// As the demo's, and so many connections in all.

@@ -42,6 +42,9 @@ enum Verb {
         /// How many activations each kind of client sees
         #[arg(long, default_value_t = 110)]
         activations: usize,
+        /// Instead: all kinds at once for so long, and see that the last instance holds no more than the tenth
+        #[arg(long, value_name = "MINUTES")]
+        soak: Option<u64>,
         /// The kinds of clients [default: all, all at once with 2000 connections, and servers that must lose or close]
         modes: Vec<Mode>,
     },
@@ -76,7 +79,8 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error),
         },
-        Verb::Lossless { activations, modes } => {
+        Verb::Lossless { soak: Some(minutes), .. } => ExitCode::from(u8::from(!lossless::soak(minutes))),
+        Verb::Lossless { activations, modes, soak: None } => {
             let whole = Plan::whole(activations);
             let plan = if modes.is_empty() { whole } else { Plan { modes, mixed: None, controls: false, ..whole } };
             match lossless::run(&plan) {

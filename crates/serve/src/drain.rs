@@ -330,6 +330,7 @@ impl<S: Sync> FromRequestParts<S> for Retiring {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     opened: AtomicU64,
+    asked: AtomicU64,
     requests: AtomicU64,
     late_bytes: AtomicU64,
     /// From an instance that retired.
@@ -353,6 +354,15 @@ impl Counts {
 
     pub(crate) fn late_bytes(&self) -> u64 {
         self.late_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were begun.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed).saturating_sub(self.taken())
     }
 
     pub(crate) fn taken(&self) -> u64 {
@@ -425,6 +435,7 @@ pub(crate) struct Count(Arc<Counts>);
 
 impl Count {
     fn new(counts: &Arc<Counts>) -> Self {
+        counts.asked.fetch_add(1, Ordering::Relaxed);
         counts.requests.fetch_add(1, Ordering::Relaxed);
         Self(counts.clone())
     }

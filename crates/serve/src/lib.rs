@@ -50,11 +50,26 @@
 //! find each other in the directory that `RUNTIME_DIRECTORY` names, which they share and nobody else may enter (0700); without
 //! one, one line of the log says that nothing is handed over, and an instance retires as if alone.
 //!
+//! # Metrics
+//!
+//! Where a socket named `metrics` is passed, `GET /metrics` on it, and nowhere else, has the numbers below in Prometheus' text
+//! format, labelled with `release` and `instance`, and whatever handlers record with the crate `metrics` 0.24 beside them. While
+//! an instance retires it no longer answers there.
+//!
+//! | metric | |
+//! | --- | --- |
+//! | `serve_connections` | open connections |
+//! | `serve_requests_in_flight` | requests whose responses have not ended |
+//! | `serve_requests_total` | requests that were given to the router |
+//! | `serve_connections_accepted_total` | connections from the socket's queue |
+//! | `serve_connections_taken_total` | connections from instances that retired |
+//! | `serve_late_bytes_total` | bytes that came on HTTP/1.1 connections after they had been closed |
+//!
 //! # Configuration
 //!
 //! | variable | default | |
 //! | --- | --- | --- |
-//! | `LISTEN_FDS`, `LISTEN_FDNAMES` | | the sockets that systemd passes; the one named `http` is taken |
+//! | `LISTEN_FDS`, `LISTEN_FDNAMES` | | the sockets that systemd passes; the one named `http` serves, and one named `metrics` tells Prometheus |
 //! | `APP_LISTEN` | `127.0.0.1:8080` | where to listen without systemd: an address, or `unix:/path` |
 //! | `APP_READY_SECONDS` | 20 | how long `/readyz` may take to answer 200 |
 //! | `APP_DRAIN_SECONDS` | 30 | the deadline, counted from SIGTERM, or from the moment on at which no other instance serves |
@@ -89,6 +104,7 @@ mod head;
 mod io;
 mod listener;
 mod message;
+mod metrics;
 mod notify;
 mod packet;
 mod parked;

@@ -18,8 +18,9 @@ use crate::{
     stream::{Peer, Stream},
 };
 
-/// The name that `FileDescriptorName=` gives it.
+/// The names that `FileDescriptorName=` gives them.
 const NAME: &str = "http";
+const METRICS: &str = "metrics";
 
 /// Taken, not yet part of a runtime.
 #[derive(Debug)]
@@ -44,37 +45,60 @@ pub(crate) enum Owner {
     Process,
 }
 
-impl Listener {
-    /// Takes the passed socket named `http`, or a single one without a name; where none is passed, binds `address`.
-    pub(crate) fn take(address: &str) -> Result<(Self, Owner), Error> {
+/// The sockets that a parent passes, by name.
+pub(crate) struct Passed {
+    names: Vec<String>,
+    sockets: ListenFd,
+}
+
+impl Passed {
+    /// Takes them from the environment. Before any thread exists: it takes the variables away.
+    pub(crate) fn from_env() -> Self {
         // The names first: `from_env` may take the variables away.
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let mut passed = ListenFd::from_env();
-        if passed.len() == 0 {
-            return Ok((bind(address)?, Owner::Process));
-        }
-        let names: Vec<&str> = names.split(':').filter(|name| !name.is_empty()).collect();
-        let index = index_of_ours(&names, passed.len())?;
-        let tcp = passed.take_tcp_listener(index).ok().flatten().map(Self::Tcp);
-        let listener = tcp.or_else(|| passed.take_unix_listener(index).ok().flatten().map(Self::Unix));
-        let listener = listener.ok_or_else(|| refuse(index, "is no TCP or Unix stream socket"))?;
-        listener.check(index)?;
-        Ok((listener, Owner::Parent))
+        let names = names.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Self { names, sockets: ListenFd::from_env() }
     }
 
+    /// The socket named `http`, or a single one without a name; where none is passed, one that is bound to `address`.
+    pub(crate) fn http(&mut self, address: &str) -> Result<(Listener, Owner), Error> {
+        if self.sockets.len() == 0 {
+            return Ok((bind(address)?, Owner::Process));
+        }
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let index = index_of_ours(&names, self.sockets.len())?;
+        Ok((self.take(index, NAME)?, Owner::Parent))
+    }
+
+    /// The socket named `metrics`, where one is passed.
+    pub(crate) fn metrics(&mut self) -> Result<Option<Listener>, Error> {
+        let index = self.names.iter().position(|name| name == METRICS).filter(|index| *index < self.sockets.len());
+        index.map(|index| self.take(index, METRICS)).transpose()
+    }
+
+    fn take(&mut self, index: usize, name: &str) -> Result<Listener, Error> {
+        let tcp = self.sockets.take_tcp_listener(index).ok().flatten().map(Listener::Tcp);
+        let listener = tcp.or_else(|| self.sockets.take_unix_listener(index).ok().flatten().map(Listener::Unix));
+        let listener = listener.ok_or_else(|| refuse(index, name, "is no TCP or Unix stream socket"))?;
+        listener.check(index, name)?;
+        Ok(listener)
+    }
+}
+
+impl Listener {
     /// What was passed must listen, and not block: O_NONBLOCK belongs to the socket and not to the descriptor, so setting
     /// it here would set it for every process that holds the socket (systemd.service(5), NonBlocking=).
-    fn check(&self, index: usize) -> Result<(), Error> {
+    fn check(&self, index: usize, name: &str) -> Result<(), Error> {
         let fd = match self {
             Self::Tcp(listener) => listener.as_fd(),
             Self::Unix(listener) => listener.as_fd(),
         };
         if !sockopt::socket_acceptconn(fd).unwrap_or(false) {
-            return Err(refuse(index, "does not listen; pass the socket of a .socket unit with Accept=no"));
+            return Err(refuse(index, name, "does not listen; pass the socket of a .socket unit with Accept=no"));
         }
         let flags = rustix::fs::fcntl_getfl(fd).unwrap_or(rustix::fs::OFlags::empty());
         if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
-            return Err(refuse(index, "blocks; set NonBlocking=yes in every service on the socket"));
+            return Err(refuse(index, name, "blocks; set NonBlocking=yes in every service on the socket"));
         }
         Ok(())
     }
@@ -149,8 +173,8 @@ fn index_of_ours(names: &[&str], passed: usize) -> Result<usize, Error> {
     }
 }
 
-fn refuse(index: usize, what: &str) -> Error {
-    Error::Socket(format!("the socket {NAME:?} that was passed as descriptor {} {what}", 3 + index))
+fn refuse(index: usize, name: &str, what: &str) -> Error {
+    Error::Socket(format!("the socket {name:?} that was passed as descriptor {} {what}", 3 + index))
 }
 
 fn bind(address: &str) -> Result<Listener, Error> {

@@ -16,7 +16,8 @@ use crate::{
     answer::Routed,
     config::Config,
     drain::{self, Watch},
-    listener::{Listener, Owner},
+    listener::{Listener, Owner, Passed},
+    metrics,
     notify::{self, Alive, MARGIN, Stop},
     place::Place,
     predecessor::{Door, Intake},
@@ -33,6 +34,7 @@ pub struct Server {
     config: Config,
     listener: Listener,
     owner: Owner,
+    metrics: Option<Listener>,
 }
 
 impl Server {
@@ -42,9 +44,11 @@ impl Server {
     /// [`Error::Variable`], [`Error::Socket`] and [`Error::Listen`], each one clear line.
     pub fn from_env() -> Result<Self, Error> {
         let config = Config::from_env()?;
-        let (listener, owner) = Listener::take(&config.listen)?;
+        let mut passed = Passed::from_env();
+        let (listener, owner) = passed.http(&config.listen)?;
+        let metrics = passed.metrics()?;
         grow_descriptor_table(config.connections);
-        Ok(Self { config, listener, owner })
+        Ok(Self { config, listener, owner, metrics })
     }
 
     /// Serves what `router` makes until SIGTERM (or SIGINT), then drains; returns when all has ended.
@@ -97,11 +101,11 @@ impl Server {
         reporter: &Reporter,
         stop: &mut Stop,
     ) -> Result<(), Error> {
-        let Self { config, listener, owner } = self;
+        let Self { config, listener, owner, metrics } = self;
         let address = listener.address();
         let failed = |source| Error::Listen { address: address.clone(), source };
         let listener = listener.accepting().map_err(failed)?;
-        let router = router.layer(layer_fn(Routed));
+        let (router, counts) = (router.layer(layer_fn(Routed)), watch.counts());
         let permits = Arc::new(Semaphore::new(config.connections as usize));
         let acceptor =
             Acceptor { listener, owner, router: router.clone(), watch: watch.clone(), permits: permits.clone() };
@@ -111,10 +115,13 @@ impl Server {
         let place = config.runtime.as_ref().map(|folder| Place::new(folder.clone(), config.n));
         // Before READY: whoever is told to stop then looks for this instance.
         let door = place.clone().and_then(|place| open(Intake { place, router, watch, permits }));
+        let metrics = metrics.map(|listener| metrics::expose(listener, &config, counts)).transpose().map_err(failed)?;
         reporter.write(State::Serving, true);
         notify::ready(&format!("serving on {address}"));
         tracing::info!(address, release = config.release, instance = config.n, "serving");
         serve_until(stop, reporter, &acceptor).await;
+        // Whoever asks is to ask the next instance.
+        drop(metrics);
         if let Some(door) = door {
             door.close().await;
         }

@@ -171,11 +171,13 @@ impl Host {
     fn kill(&mut self, instance: usize) {
         let its = |told: fn(&Channel, usize) -> bool, c| self.channels[instance].iter().flatten().any(|ch| told(ch, c));
         let is_its_own = |c| its(|channel, c| channel.late || channel.answers.contains(&(c, false)), c);
-        let is_its_own: Vec<bool> = (0..CONNECTIONS).map(is_its_own).collect();
-        for connection in 0..CONNECTIONS {
-            let held = self.held[instance][connection];
-            self.killed[connection] |= held == Held::Owned || (held == Held::Sent && is_its_own[connection]);
-        }
+        let dies_with_it = |c: usize| match self.held[instance][c] {
+            Held::Not => false,
+            Held::Owned => true,
+            Held::Sent => is_its_own(c),
+        };
+        let dying: Vec<usize> = (0..CONNECTIONS).filter(|c| dies_with_it(*c)).collect();
+        dying.into_iter().for_each(|c| self.killed[c] = true);
         self.held[instance] = [Held::Not; CONNECTIONS];
         self.lives[instance] = Life::Dead;
         self.deaths += 1;

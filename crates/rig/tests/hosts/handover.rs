@@ -240,3 +240,27 @@ fn a_drain_that_is_longer_than_the_units_stop_timeout_is_not_cut() {
     slow.set_read_timeout(Some(2 * PATIENCE)).unwrap();
     assert!(receive(&mut slow).ends_with("after 25000 ms\n"));
 }
+
+/// Off until a drop-in asks for it, never on the public port, and it costs nothing of the hardening.
+#[test]
+fn metrics_are_on_a_socket_of_their_own_once_a_drop_in_asks_for_them() {
+    let mut stage = Stage::set_with([good("one"), good("two")]);
+    let host = &stage.host;
+    host.fail("curl -s --max-time 2 127.0.0.1:9464/metrics");
+    host.succeed(
+        "mkdir -p /etc/systemd/system/app-@.service.d && cd /etc/systemd/system/app-@.service.d && \
+         printf '[Service]\\nSockets=app-metrics.socket\\n' >metrics.conf && systemctl daemon-reload && \
+         systemctl enable -q --now app-metrics.socket && releasectl restart",
+    );
+    let metrics = || host.succeed("curl -sf --max-time 5 127.0.0.1:9464/metrics");
+    assert!(metrics().contains("serve_connections{"), "{}", metrics());
+    assert!(!host.succeed("curl -s localhost/metrics").contains("serve_connections"));
+    let unit = units(host).pop().unwrap();
+    let exposure = host.succeed(&format!("systemd-analyze security --no-pager {unit} | tail -1"));
+    assert!(exposure.contains(" 0.2 ") || exposure.contains(" 0.3 "), "{exposure}");
+    let before = metrics();
+    stage.activate();
+    let after = stage.host.succeed("curl -sf --max-time 5 127.0.0.1:9464/metrics");
+    let label = |text: &str| text.split("instance=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert_ne!(label(&before), label(&after), "the next instance answers");
+}

@@ -65,10 +65,10 @@ fn ab_with_kept_connections_and_wrk_see_no_error_across_twenty_activations() {
             host.succeed("releasectl rollback");
         }
     };
-    let ab = Tool::start(&host, "ab -q -k -c 10 -t 30 -n 100000000 http://127.0.0.1/lambros");
+    let ab = Tool::start(&host, "ab -q -k -c 50 -t 30 -n 100000000 http://127.0.0.1/lambros");
     activate_twenty_times();
     assert_none_failed(&ab.says());
-    let wrk = Tool::start(&host, "wrk -t 1 -c 20 -d 30 http://127.0.0.1/lambros");
+    let wrk = Tool::start(&host, "wrk -t 1 -c 100 -d 30 http://127.0.0.1/lambros");
     activate_twenty_times();
     let said = wrk.says();
     assert!(said.contains("Requests/sec:"), "{said}");

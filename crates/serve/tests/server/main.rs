@@ -6,5 +6,6 @@ mod handover;
 mod hostile;
 mod http2;
 mod life;
+mod metrics;
 mod peer;
 mod served;

@@ -1,0 +1,35 @@
+//! Numbers for Prometheus: on their own socket, and nowhere else.
+
+use crate::served::{Start, ask, connect, listener, receive, send};
+
+#[test]
+fn the_numbers_are_on_the_socket_named_metrics_and_not_on_the_public_one() {
+    let (http, metrics) = (listener(), listener());
+    let sockets = vec![http.try_clone().unwrap().into(), metrics.try_clone().unwrap().into()];
+    let (served, address) = Start::passed(sockets, "http:metrics").ready();
+    let mut stream = connect(&address);
+    ask(&mut stream, "/");
+    send(&mut stream, "/slow/1000");
+    ask(&mut connect(&address), "/");
+    let mut scraper = connect(&metrics.local_addr().unwrap().to_string());
+    let text = ask(&mut scraper, "/metrics");
+    let labels = "{release=\"0123456789abcdef\",instance=\"7\"}";
+    for line in ["serve_requests_total", "serve_requests_in_flight", "serve_connections_accepted_total"] {
+        assert!(text.contains(&format!("{line}{labels} ")), "{line}: {text}");
+    }
+    assert!(text.contains(&format!("serve_requests_total{labels} 3")), "{text}");
+    assert!(text.contains(&format!("serve_requests_in_flight{labels} 1")), "{text}");
+    assert!(text.contains("connection: close"), "the next scrape is the next instance's: {text}");
+    assert!(ask(&mut connect(&address), "/metrics").starts_with("HTTP/1.1 404"));
+    receive(&mut stream);
+    served.signal();
+    drop(stream);
+    served.ends_well();
+}
+
+#[test]
+fn a_metrics_socket_that_cannot_serve_is_refused_in_one_line() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let text = Start::passed(vec![listener().into(), file.into()], "http:metrics").refused();
+    assert!(text.contains("the socket \"metrics\"") && text.contains("no TCP or Unix stream socket"), "{text}");
+}

@@ -19,7 +19,7 @@ use crate::{
 
 /// Between the beginnings of two activations, where an activation is not longer.
 const EVERY: Duration = Duration::from_millis(300);
-const SOAK_EVERY: Duration = Duration::from_millis(500);
+const SOAK_EVERY: Duration = Duration::from_millis(400);
 /// Until every client is in the midst of it.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Connections of the mixed load; those that the other kinds do not have are c9's.

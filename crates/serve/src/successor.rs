@@ -20,6 +20,8 @@ use crate::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How soon an instance that has found nobody looks again.
 const SEEK_AGAIN: Duration = Duration::from_secs(1);
+/// How often those are listed who may serve, as long as they end while they are asked.
+const ROUNDS: usize = 8;
 /// Connections that are on their way at once. The kernel counts their descriptors (getrlimit(2), RLIMIT_NOFILE).
 const WINDOW: usize = 128;
 
@@ -74,18 +76,14 @@ impl Succession {
         }
     }
 
-    /// The first that answers of those that may serve.
+    /// The first that answers of those that may serve. Where one of them ended while it was asked, another serves by now,
+    /// which may not have been there when they were listed.
     async fn seek(&mut self) -> Option<Found> {
         let place = self.place.as_ref()?;
-        let others = place.others().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot look for a successor");
-            Vec::new()
-        });
-        for n in others {
-            match greet(place, n).await {
-                Ok(found) => return Some(found),
-                // It died without taking its socket away, or is about to retire.
-                Err(error) => tracing::debug!(%error, n, "is no successor"),
+        for _ in 0..ROUNDS {
+            let (found, ended_meanwhile) = ask_all(place).await;
+            if found.is_some() || !ended_meanwhile {
+                return found;
             }
         }
         None
@@ -187,6 +185,27 @@ fn heard(bytes: &[u8], sent: &mut VecDeque<Sent>) -> Result<(), String> {
         Err(error) => return Err(format!("it says what nobody understands: {error}")),
     }
     .ok_or_else(|| "it answers what it was not asked".to_owned())
+}
+
+/// The first that answers, and whether one that was there has ended instead.
+async fn ask_all(place: &Place) -> (Option<Found>, bool) {
+    let others = place.others().unwrap_or_else(|error| {
+        tracing::warn!("cannot look for a successor: {error}");
+        Vec::new()
+    });
+    let mut ended_meanwhile = false;
+    for n in others {
+        match greet(place, n).await {
+            Ok(found) => return (Some(found), false),
+            Err(error) => {
+                tracing::debug!(n, "is no successor: {error}");
+                // A socket that is left of a dead one refuses; one that hangs has had its time.
+                let is_old = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut);
+                ended_meanwhile |= !is_old;
+            }
+        }
+    }
+    (None, ended_meanwhile)
 }
 
 /// Asks an instance whether it serves.

@@ -102,8 +102,8 @@ impl Succession {
 
     /// Returns when the successor has died, hangs or retires. What it has not acknowledged waits for the next.
     async fn hand_over(&mut self, Found { n, channel, .. }: Found) {
-        let mut sent = VecDeque::new();
-        let why = self.send_all(&channel, &mut sent).await;
+        let (mut sent, mut next) = (VecDeque::new(), None);
+        let why = self.send_all(&channel, &mut sent, &mut next).await;
         tracing::info!(successor = n, unanswered = sent.len(), "instance {n} takes no more: {why}");
         // The cut: an acknowledgement has arrived by now, or never does.
         if let Err(error) = channel.refuse_more() {
@@ -118,15 +118,19 @@ impl Succession {
                 Err(_) => errors += 1,
             }
         }
-        for Sent { offer, .. } in sent.into_iter().rev() {
+        for Sent { offer, .. } in sent.into_iter().chain(next.map(|(sent, _)| sent)).rev() {
             self.waiting.push_front(offer);
         }
     }
 
-    /// Returns why no more can be sent.
-    async fn send_all(&mut self, channel: &Channel, sent: &mut VecDeque<Sent>) -> String {
+    /// Returns why no more can be sent. What is `next` has not been.
+    async fn send_all(
+        &mut self,
+        channel: &Channel,
+        sent: &mut VecDeque<Sent>,
+        next: &mut Option<(Sent, Vec<u8>)>,
+    ) -> String {
         let mut buffer = vec![0; LONGEST];
-        let mut next: Option<(Sent, Vec<u8>)> = None;
         let (mut too_many, mut ending) = (false, false);
         loop {
             let patience = sent.front().map(|sent| sent.at + PATIENCE);
@@ -140,33 +144,29 @@ impl Succession {
                         Err(error) => Err(format!("it has ended: {error}")),
                     };
                     if let Err(why) = said {
-                        self.waiting.extend(next.map(|(sent, _)| sent.offer));
                         return why;
                     }
                     too_many = false;
                 }
-                () = at(patience) => {
-                    self.waiting.extend(next.map(|(sent, _)| sent.offer));
-                    return "it does not answer".to_owned();
-                }
+                () = at(patience) => return "it does not answer".to_owned(),
                 result = send(channel, next.as_ref()), if next.is_some() && !too_many && !ending && sent.len() < WINDOW => {
                     let Some((this, bytes)) = next.take() else { continue };
                     match result {
                         Ok(()) => sent.push_back(Sent { at: Instant::now(), ..this }),
                         // Too many descriptors are on their way: others will do when some have arrived.
                         Err(error) if is(&error, Errno::TOOMANYREFS) && !sent.is_empty() => {
-                            (next, too_many) = (Some((this, bytes)), true);
+                            (*next, too_many) = (Some((this, bytes)), true);
                         }
                         Err(error) if is(&error, Errno::TOOMANYREFS) || is(&error, Errno::MSGSIZE) => {
                             tracing::warn!(%error, "a connection stays");
                             this.offer.refuse();
                         }
                         // It takes no more, and goes on to answer what it has: the end comes after its last answer.
-                        Err(_) => (next, ending) = (Some((this, bytes)), true),
+                        Err(_) => (*next, ending) = (Some((this, bytes)), true),
                     }
                 }
                 offer = offered(&mut self.waiting, &mut self.offers), if next.is_none() => {
-                    next = pack(offer, sent.front().map(|sent| sent.valid_until));
+                    *next = pack(offer, sent.front().map(|sent| sent.valid_until));
                 }
             }
         }

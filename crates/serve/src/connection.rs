@@ -2,7 +2,8 @@
 //!
 //! It is *fresh* until something has arrived, *busy* from the first byte of a request to the end of its response, and
 //! *idle* between. What has begun to arrive is answered, whatever is signalled meanwhile. While a successor takes
-//! connections over, one that is fresh or idle goes to it as it is; a busy one does so as soon as it is idle.
+//! connections over, one that is fresh or idle goes to it as it is; a busy one does so as soon as it is idle. They go a few at a
+//! time, and whoever waits for its turn is served here meanwhile.
 
 use std::{
     future::{Future, poll_fn},
@@ -21,7 +22,7 @@ use tokio::{
 
 use crate::{
     answer::Answer,
-    drain::{Stage, Watch},
+    drain::{Stage, Turn, Watch},
     exchange::Exchange,
     io::{IDLE_TIMEOUT, Io, LINGER, Protocol},
     parked::Parked,
@@ -46,8 +47,8 @@ pub(crate) async fn serve(io: Io, router: Router, watch: Watch) {
 }
 
 async fn converse(mut io: Io, router: &Router, mut watch: Watch) {
-    while let Some(parked) = serve_here(io, router, &mut watch).await {
-        let Err(refused) = watch.hand_over(parked).await else { return };
+    while let Some((parked, turn)) = serve_here(io, router, &mut watch).await {
+        let Err(refused) = watch.hand_over(parked, turn).await else { return };
         io = match Io::resume(refused, watch.clone()) {
             Ok(io) => io,
             Err(error) => return tracing::warn!(%error, "cannot take a connection back"),
@@ -55,13 +56,13 @@ async fn converse(mut io: Io, router: &Router, mut watch: Watch) {
     }
 }
 
-/// Returns the connection where it is to be handed over, `None` where it has ended.
-async fn serve_here(mut io: Io, router: &Router, watch: &mut Watch) -> Option<Parked> {
+/// Returns the connection where it is to be handed over and its turn has come, `None` where it has ended.
+async fn serve_here(mut io: Io, router: &Router, watch: &mut Watch) -> Option<(Parked, Turn)> {
     if io.is_fresh() {
         match fresh(&mut io, watch).await {
             Fresh::Speaks(Protocol::Http1) => {}
             Fresh::Speaks(Protocol::Http2) => return http2(io, router, watch).await,
-            Fresh::Leaves => return io.park(&[]),
+            Fresh::Leaves(turn) => return io.park(&[]).zip(Some(turn)),
             Fresh::Ends => return io.shutdown().await.ok().and(None),
         }
     }
@@ -71,7 +72,7 @@ async fn serve_here(mut io: Io, router: &Router, watch: &mut Watch) -> Option<Pa
 /// What becomes of a fresh connection.
 enum Fresh {
     Speaks(Protocol),
-    Leaves,
+    Leaves(Turn),
     Ends,
 }
 
@@ -79,10 +80,11 @@ async fn fresh(io: &mut Io, watch: &mut Watch) -> Fresh {
     let (stream, exchange) = (io.stream(), io.exchange());
     loop {
         let stage = watch.stage();
-        if stage.hands_over() && !exchange.stays() {
-            return Fresh::Leaves;
-        }
+        let leaves = stage.hands_over() && !exchange.stays();
+        let turns = watch.turns();
         tokio::select! {
+            biased;
+            turn = turns.next(), if leaves => return Fresh::Leaves(turn),
             sniffed = io.sniff() => return sniffed.map_or(Fresh::Ends, Fresh::Speaks),
             () = watch.leaves(stage) => {}
             // It has nothing that could be lost.
@@ -91,29 +93,37 @@ async fn fresh(io: &mut Io, watch: &mut Watch) -> Fresh {
     }
 }
 
-async fn http1(io: Io, router: &Router, watch: &mut Watch) -> Option<Parked> {
-    let (stream, exchange) = (io.stream(), io.exchange());
+async fn http1(io: Io, router: &Router, watch: &mut Watch) -> Option<(Parked, Turn)> {
+    let (stream, exchange, turns) = (io.stream(), io.exchange(), watch.turns());
     let answer = Answer::new(&io, router.clone(), watch.clone());
     let mut builder = http1::Builder::new();
     // The I/O has clocks of its own, which go on in the next process.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_LIMIT);
     let mut connection = builder.serve_connection(TokioIo::new(io), answer).with_upgrades();
+    let mut turn = None;
     loop {
         let stage = watch.stage();
-        exchange.hold(stage.hands_over() && !exchange.stays());
-        // Ready with a result at the connection's end, with none where it may leave.
+        let leaves = stage.hands_over() && !exchange.stays();
+        // A busy connection waits for no turn, and for none to be free others do not wait for it.
+        let busy = !exchange.is_at_boundary();
+        turn = if leaves && !busy { turn.or_else(|| turns.try_next()) } else { None };
+        // One that would be busy again at once (its client does not wait for responses) must come to rest.
+        let (may_leave, rests) = (turn.is_some(), leaves && (turn.is_some() || busy));
+        exchange.hold(rests);
         let served = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending if exchange.may_leave() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => Poll::Ready(Served::Ended(result)),
+            Poll::Pending if !rests || !exchange.is_at_boundary() => Poll::Pending,
+            Poll::Pending => Poll::Ready(if may_leave { Served::Leaves } else { Served::Rests }),
         });
         tokio::select! {
             biased;
             served = served => match served {
-                Some(result) => return ended(result),
-                None => break,
+                Served::Ended(result) => return ended(result),
+                Served::Leaves => break,
+                Served::Rests => {}
             },
             () = watch.leaves(stage) => {}
+            next = turns.next(), if leaves && !busy && turn.is_none() => turn = Some(next),
             () = quiet(stage, &stream, &exchange) => {
                 Pin::new(&mut connection).graceful_shutdown();
                 return ended(connection.await);
@@ -123,7 +133,15 @@ async fn http1(io: Io, router: &Router, watch: &mut Watch) -> Option<Parked> {
     // Taken out of hyper between two messages, with what it has read of a next head.
     let http1::Parts { io, read_buf, service, .. } = connection.into_parts()?;
     drop((service, stream));
-    io.into_inner().park(&read_buf)
+    io.into_inner().park(&read_buf).zip(turn)
+}
+
+/// What becomes of an HTTP/1.1 connection that is to leave.
+enum Served {
+    Ended(hyper::Result<()>),
+    Leaves,
+    /// It is at a boundary, and has no turn yet.
+    Rests,
 }
 
 /// Returns once nothing of a request has arrived through a whole grace, not even in the socket's receive queue. The grace
@@ -146,7 +164,7 @@ async fn quiet(stage: Stage, stream: &Stream, exchange: &Exchange) {
 }
 
 /// It is never handed over: what its two ends know of each other is in hyper.
-async fn http2(io: Io, router: &Router, watch: &mut Watch) -> Option<Parked> {
+async fn http2<T>(io: Io, router: &Router, watch: &mut Watch) -> Option<T> {
     let (stream, exchange) = (io.stream(), io.exchange());
     let answer = Answer::new(&io, router.clone(), watch.clone());
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -200,7 +218,7 @@ async fn idle(exchange: &Exchange) {
     }
 }
 
-fn ended(result: hyper::Result<()>) -> Option<Parked> {
+fn ended<T>(result: hyper::Result<()>) -> Option<T> {
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }

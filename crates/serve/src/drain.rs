@@ -15,7 +15,7 @@ use std::{
 use axum::extract::FromRequestParts;
 use hyper::http::request::Parts;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
@@ -98,20 +98,24 @@ const APART: Duration = Duration::from_micros(500);
 /// and over this long at most.
 const SPREAD: Duration = Duration::from_secs(10);
 
+/// Connections that may be on their way to the successor at once. The kernel counts their descriptors (getrlimit(2),
+/// RLIMIT_NOFILE).
+pub(crate) const AT_ONCE: usize = 128;
+
 /// A new drain, which nobody has signalled.
 pub(crate) fn channel() -> (Signal, Watch) {
     let (stage, watched) = watch::channel(Stage::new(Phase::Serving));
     let (alive, ended) = mpsc::channel(1);
     let (offer, offers) = mpsc::unbounded_channel();
     let counts = Arc::new(Counts::default());
-    let watch = Watch { stage: watched, counts: counts.clone(), offer, alive: alive.downgrade() };
-    (Signal { turn: Turn { stage, counts }, offers: Some(offers), alive: Some(alive), ended }, watch)
+    let watch = Watch { stage: watched, counts: counts.clone(), offer, turns: Turns::new(), alive: alive.downgrade() };
+    (Signal { phases: Phases { stage, counts }, offers: Some(offers), alive: Some(alive), ended }, watch)
 }
 
 /// Held by the server.
 #[derive(Debug)]
 pub(crate) struct Signal {
-    turn: Turn,
+    phases: Phases,
     offers: Option<Offers>,
     /// Until the end is waited for, more may come.
     alive: Option<mpsc::Sender<Infallible>>,
@@ -127,21 +131,21 @@ impl Signal {
     ///
     /// Only the first call does anything.
     pub(crate) fn retire(&mut self, deadline: Duration) -> Option<Offers> {
-        let spread = (APART * self.turn.counts.connections() as u32).min(SPREAD).min(deadline / 4);
-        self.turn.counts.retiring.store(true, Ordering::Relaxed);
-        self.turn.stage.send_replace(Stage { spread, ..Stage::new(Phase::Seeking) });
+        let spread = (APART * self.phases.counts.connections() as u32).min(SPREAD).min(deadline / 4);
+        self.phases.counts.retiring.store(true, Ordering::Relaxed);
+        self.phases.stage.send_replace(Stage { spread, ..Stage::new(Phase::Seeking) });
         self.offers.take()
     }
 
     /// Tells every connection to end where it is.
     pub(crate) fn cut(&self) {
-        let counts = &self.turn.counts;
+        let counts = &self.phases.counts;
         counts.cut.store(counts.connections(), Ordering::Relaxed);
-        self.turn.to(Phase::Cut);
+        self.phases.to(Phase::Cut);
     }
 
-    pub(crate) fn turn(&self) -> Turn {
-        self.turn.clone()
+    pub(crate) fn phases(&self) -> Phases {
+        self.phases.clone()
     }
 
     /// Returns when every [`Open`] is gone, and no other can come. Cancel safe.
@@ -154,12 +158,12 @@ impl Signal {
 
 /// Turns a retirement from one phase to another, as successors come and go.
 #[derive(Clone, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Phases {
     stage: watch::Sender<Stage>,
     counts: Arc<Counts>,
 }
 
-impl Turn {
+impl Phases {
     pub(crate) fn to(&self, phase: Phase) {
         self.stage.send_if_modified(|stage| {
             let turns = stage.phase != phase && stage.phase != Phase::Cut;
@@ -184,6 +188,7 @@ impl Turn {
 pub(crate) struct Offer {
     pub parked: Parked,
     back: oneshot::Sender<Result<(), Parked>>,
+    _turn: Turn,
 }
 
 impl Offer {
@@ -206,12 +211,37 @@ impl Offer {
     }
 }
 
+/// Connections leave a few at a time: two thousand take a tenth of a second on a busy host, and none of their requests is to
+/// wait for that.
+#[derive(Clone, Debug)]
+pub(crate) struct Turns(Arc<Semaphore>);
+
+/// A connection's turn to leave, until it has left or come back.
+pub(crate) type Turn = OwnedSemaphorePermit;
+
+impl Turns {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+
+    /// The next turn, where one is free.
+    pub(crate) fn try_next(&self) -> Option<Turn> {
+        self.0.clone().try_acquire_owned().ok()
+    }
+
+    /// The next turn. Cancel safe.
+    pub(crate) async fn next(&self) -> Turn {
+        self.0.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!("it is never closed"))
+    }
+}
+
 /// Held by the accept loop, and cloned into each connection. It keeps nothing alive.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     stage: watch::Receiver<Stage>,
     counts: Arc<Counts>,
     offer: mpsc::UnboundedSender<Offer>,
+    turns: Turns,
     alive: mpsc::WeakSender<Infallible>,
 }
 
@@ -272,10 +302,15 @@ impl Watch {
         let _ = self.stage.wait_for(|stage| stage.phase == Phase::Cut).await;
     }
 
+    /// Where connections wait for their turn to leave.
+    pub(crate) fn turns(&self) -> Turns {
+        self.turns.clone()
+    }
+
     /// Offers a connection to the successor; it comes back if there is none, or if it refuses.
-    pub(crate) async fn hand_over(&self, parked: Parked) -> Result<(), Parked> {
+    pub(crate) async fn hand_over(&self, parked: Parked, turn: Turn) -> Result<(), Parked> {
         let (back, answer) = oneshot::channel();
-        if let Err(mpsc::error::SendError(offer)) = self.offer.send(Offer { parked, back }) {
+        if let Err(mpsc::error::SendError(offer)) = self.offer.send(Offer { parked, back, _turn: turn }) {
             return Err(offer.parked);
         }
         // Nobody answers once the server has ended; the connection has ended with it.
@@ -479,19 +514,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_deadline_shrinks_when_the_successor_goes_and_grows_when_one_comes() {
         let (mut signal, watch) = channel();
-        let (began, turn) = (Instant::now(), signal.turn());
+        let (began, phases) = (Instant::now(), signal.phases());
         signal.retire(BOTH.0);
         let deadline = |stage: Stage| stage.deadline(BOTH.0, BOTH.1) - began;
-        turn.to(Phase::HandingOver);
+        phases.to(Phase::HandingOver);
         assert_eq!(deadline(watch.stage()), BOTH.1);
         tokio::time::sleep(Duration::from_secs(100)).await;
-        turn.to(Phase::Alone);
+        phases.to(Phase::Alone);
         assert_eq!(deadline(watch.stage()), Duration::from_secs(130));
         assert_eq!(watch.stage().grace(), Some((Instant::now(), GRACE_ALONE)));
-        turn.to(Phase::Succeeded);
+        phases.to(Phase::Succeeded);
         assert_eq!(deadline(watch.stage()), BOTH.1);
         tokio::time::sleep(Duration::from_secs(490)).await;
-        turn.to(Phase::Alone);
+        phases.to(Phase::Alone);
         assert_eq!(deadline(watch.stage()), BOTH.1, "never later than the longest");
     }
 
@@ -523,7 +558,7 @@ mod tests {
         let cut = tokio::spawn(watch.clone().cut());
         signal.cut();
         cut.await.unwrap();
-        signal.turn().to(Phase::Alone);
+        signal.phases().to(Phase::Alone);
         assert_eq!(watch.stage().phase, Phase::Cut);
     }
 }

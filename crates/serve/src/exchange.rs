@@ -202,12 +202,12 @@ impl Exchange {
         self.stays.load(Ordering::Acquire)
     }
 
-    /// Whether the connection is to leave, and is at a clean boundary of messages: the request has been read to its end,
+    /// Whether the connection is at a clean boundary of messages, and could leave: the request has been read to its end,
     /// its response is with the kernel to the last byte, and of the next one at most a part of the head has been read.
-    pub(crate) fn may_leave(&self) -> bool {
+    pub(crate) fn is_at_boundary(&self) -> bool {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Acquire);
         let busy = flag(&self.head) || flag(&self.writing) || flag(&self.closing) || self.in_flight();
-        flag(&self.held) && !busy && self.is_read() && self.upgraded.get().is_none()
+        !busy && self.is_read() && self.upgraded.get().is_none()
     }
 
     /// Wakes a reader at the end of the next response. hyper itself does not come back for what it was kept from reading.
@@ -335,24 +335,23 @@ mod tests {
     #[test]
     fn a_connection_leaves_at_a_boundary_and_nowhere_else() {
         let exchange = Arc::new(Exchange::new(Instant::now()));
-        assert!(!exchange.may_leave(), "not asked to");
         exchange.hold(true);
-        assert!(exchange.may_leave() && exchange.wants() == Wants::Nothing, "fresh");
+        assert!(exchange.is_at_boundary() && exchange.wants() == Wants::Nothing, "fresh");
         exchange.set_partial(true);
-        assert!(exchange.may_leave(), "half a head goes with it");
+        assert!(exchange.is_at_boundary(), "half a head goes with it");
         exchange.head_ended();
-        assert!(!exchange.may_leave(), "a whole head is to be answered");
+        assert!(!exchange.is_at_boundary(), "a whole head is to be answered");
         let message = exchange.begin(Some(1));
         drop(message);
         exchange.set_writing(false);
-        assert!(!exchange.may_leave(), "the body has not been read");
+        assert!(!exchange.is_at_boundary(), "the body has not been read");
         exchange.took(1);
         exchange.set_writing(true);
-        assert!(!exchange.may_leave(), "the response has not been flushed");
+        assert!(!exchange.is_at_boundary(), "the response has not been flushed");
         exchange.set_writing(false);
-        assert!(exchange.may_leave(), "idle");
+        assert!(exchange.is_at_boundary(), "idle");
         exchange.set_closing();
-        assert!(!exchange.may_leave(), "it is being closed");
+        assert!(!exchange.is_at_boundary(), "it is being closed");
     }
 
     #[test]

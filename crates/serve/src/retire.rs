@@ -32,7 +32,7 @@ pub(crate) async fn retire(
     place: Option<Place>,
     stop: &mut Stop,
 ) {
-    let turn = signal.turn();
+    let phases = signal.phases();
     // Before anybody hears of it: no connection goes on as if nothing had happened.
     let Some(offers) = signal.retire(config.drain) else { return };
     reporter.write(State::Retiring, true);
@@ -40,12 +40,12 @@ pub(crate) async fn retire(
     notify::stopping(&format!("retiring: {}", reporter.open()));
     tracing::info!(open = reporter.open(), "retiring");
     let (mut succession, mut close) =
-        (pin!(Succession::new(place, turn.clone(), offers).run()), pin!(acceptor.close()));
-    let (mut second, mut alive, mut stages) = (interval(EACH_SECOND), Alive::new(), turn.subscribe());
+        (pin!(Succession::new(place, phases.clone(), offers).run()), pin!(acceptor.close()));
+    let (mut second, mut alive, mut stages) = (interval(EACH_SECOND), Alive::new(), phases.subscribe());
     let (mut often, until) = (interval(OFTEN), Instant::now() + EACH_SECOND);
     let mut accepting = true;
     loop {
-        let deadline = turn.stage().deadline(config.drain, config.drain_beside);
+        let deadline = phases.stage().deadline(config.drain, config.drain_beside);
         tokio::select! {
             biased;
             () = signal.ended(), if !accepting => break,

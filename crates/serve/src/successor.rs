@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
-    drain::{Offer, Offers, Phase, Turn},
+    drain::{Offer, Offers, Phase, Phases},
     message::{LONGEST, MOST_BYTES, Message, Monotonic, Travelling, VERSION},
     packet::{Channel, Packet},
     place::Place,
@@ -22,14 +22,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 const SEEK_AGAIN: Duration = Duration::from_secs(1);
 /// How often those are listed who may serve, as long as they end while they are asked.
 const ROUNDS: usize = 8;
-/// Connections that are on their way at once. The kernel counts their descriptors (getrlimit(2), RLIMIT_NOFILE).
-const WINDOW: usize = 128;
 
 /// Finds successors, as long as it runs, and gives them what is offered.
 #[derive(Debug)]
 pub(crate) struct Succession {
     place: Option<Place>,
-    turn: Turn,
+    phases: Phases,
     offers: Offers,
     /// Came back from one successor, for the next.
     waiting: VecDeque<Offer>,
@@ -50,8 +48,8 @@ struct Sent {
 }
 
 impl Succession {
-    pub(crate) fn new(place: Option<Place>, turn: Turn, offers: Offers) -> Self {
-        Self { place, turn, offers, waiting: VecDeque::new() }
+    pub(crate) fn new(place: Option<Place>, phases: Phases, offers: Offers) -> Self {
+        Self { place, phases, offers, waiting: VecDeque::new() }
     }
 
     /// Dropped, it leaves what was offered and not taken to be closed.
@@ -60,16 +58,16 @@ impl Succession {
             match self.seek().await {
                 Some(found) if found.version == VERSION => {
                     tracing::info!(successor = found.n, "handing over to instance {}", found.n);
-                    self.turn.to(Phase::HandingOver);
+                    self.phases.to(Phase::HandingOver);
                     self.hand_over(found).await;
                 }
                 Some(Found { n, version, channel }) => {
                     tracing::info!(successor = n, version, "instance {n} takes no connections of version {VERSION}");
-                    self.turn.to(Phase::Succeeded);
+                    self.phases.to(Phase::Succeeded);
                     self.give_back_until(ended(channel)).await;
                 }
                 None => {
-                    self.turn.to(Phase::Alone);
+                    self.phases.to(Phase::Alone);
                     self.give_back_until(sleep(SEEK_AGAIN)).await;
                 }
             }
@@ -149,7 +147,7 @@ impl Succession {
                     too_many = false;
                 }
                 () = at(patience) => return "it does not answer".to_owned(),
-                result = send(channel, next.as_ref()), if next.is_some() && !too_many && !ending && sent.len() < WINDOW => {
+                result = send(channel, next.as_ref()), if next.is_some() && !too_many && !ending => {
                     let Some((this, bytes)) = next.take() else { continue };
                     match result {
                         Ok(()) => sent.push_back(Sent { at: Instant::now(), ..this }),

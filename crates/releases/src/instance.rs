@@ -87,7 +87,8 @@ pub struct Report {
 }
 
 /// What an instance that retires waits for.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Wait {
     /// `request`, `response`, `upgraded` or `head`.
     pub kind: String,

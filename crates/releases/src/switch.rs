@@ -146,8 +146,8 @@ pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<()> {
     for other in &others {
         wait_until_it_accepts_no_more(store, other)?;
     }
-    for report in others.iter().filter_map(|other| other.report(host)) {
-        say(&report.retirement());
+    for (other, report) in others.iter().filter_map(|other| Some((other, other.report(host)?))) {
+        say(&format!("{}: {}", other.unit(), report.retirement()));
     }
     tidy(store)
 }

@@ -20,6 +20,8 @@ fn the_numbers_are_on_the_socket_named_metrics_and_not_on_the_public_one() {
     assert!(text.contains(&format!("serve_requests_total{labels} 3")), "{text}");
     assert!(text.contains(&format!("serve_requests_in_flight{labels} 1")), "{text}");
     assert!(text.contains("connection: close"), "the next scrape is the next instance's: {text}");
+    let mut elsewhere = connect(&metrics.local_addr().unwrap().to_string());
+    assert!(ask(&mut elsewhere, "/livez").starts_with("HTTP/1.1 404"));
     assert!(ask(&mut connect(&address), "/metrics").starts_with("HTTP/1.1 404"));
     receive(&mut stream);
     served.signal();

@@ -39,7 +39,7 @@ pub(crate) struct Intake {
 pub(crate) struct Door {
     place: Place,
     /// Dropped, it tells the task to end.
-    _open: watch::Sender<()>,
+    open: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -48,7 +48,7 @@ impl Door {
     ///
     /// Nobody takes that back who has died since.
     pub(crate) async fn close(self) {
-        let Self { place, _open: open, task } = self;
+        let Self { place, open, task } = self;
         if let Err(error) = place.leave() {
             tracing::warn!("cannot take the handover socket away: {error}");
         }
@@ -82,7 +82,7 @@ impl Intake {
     pub(crate) fn open(self) -> io::Result<Door> {
         let (listener, place) = (self.place.listen()?, self.place.clone());
         let (open, closing) = watch::channel(());
-        Ok(Door { place, _open: open, task: tokio::spawn(self.run(listener, closing)) })
+        Ok(Door { place, open, task: tokio::spawn(self.run(listener, closing)) })
     }
 
     async fn run(self, listener: Listener, mut closing: watch::Receiver<()>) {

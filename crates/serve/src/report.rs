@@ -115,6 +115,16 @@ impl Reporter {
         self.counts.late_bytes()
     }
 
+    /// How far the retirement is, and what holds it up, for people.
+    pub(crate) fn progress(&self) -> String {
+        let (handed_over, drained) = (self.counts.handed_over(), self.counts.drained());
+        let mut line = format!("{}; {handed_over} handed over, {drained} drained", self.open());
+        for Wait { kind, route, age_ms } in self.waits() {
+            line.push_str(&format!("; {kind} {route} for {} s", age_ms / 1000));
+        }
+        line
+    }
+
     /// What has become of the connections since the signal, for people.
     pub(crate) fn closed(&self) -> String {
         let counts = &self.counts;

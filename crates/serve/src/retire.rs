@@ -62,7 +62,7 @@ pub(crate) async fn retire(
             _ = second.tick() => {
                 reporter.write(State::Retiring, accepting);
                 notify::extend(deadline.saturating_duration_since(Instant::now()).min(ASK_FOR) + MARGIN);
-                notify::status(&format!("retiring: {}", reporter.open()));
+                notify::status(&format!("retiring: {}", reporter.progress()));
             }
         }
     }

@@ -197,13 +197,17 @@ async fn ask_all(place: &Place) -> (Option<Found>, bool) {
             Ok(found) => return (Some(found), false),
             Err(error) => {
                 tracing::debug!(n, "is no successor: {error}");
-                // A socket that is left of a dead one refuses; one that hangs has had its time.
-                let is_old = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut);
-                ended_meanwhile |= !is_old;
+                ended_meanwhile |= has_ended(&error);
             }
         }
     }
     (None, ended_meanwhile)
+}
+
+/// Whether whoever was asked was there a moment ago. What is left of a dead one refuses, and one that hangs has had its time.
+fn has_ended(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotFound, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotFound | UnexpectedEof)
 }
 
 /// Asks an instance whether it serves.
@@ -216,6 +220,9 @@ async fn greet(place: &Place, n: u64) -> io::Result<Found> {
     channel.try_send(&Message::Hello { n: place.n() }.encode())?;
     let mut buffer = [0; 64];
     let packet = timeout(PATIENCE, channel.receive(&mut buffer)).await??;
+    if packet.length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     match Message::decode(&buffer[..packet.length]).map_err(io::Error::other)? {
         (Message::Welcome { n }, version) => Ok(Found { n, version, channel }),
         _ => Err(io::Error::other("it answers what it was not asked")),

@@ -83,7 +83,8 @@ fn two_thousand_idle_connections_go_to_the_next_release_and_the_old_instance_is_
     let began = Instant::now();
     stage.activate();
     let activated = began.elapsed();
-    stage.host.wait_until("it has ended", |host| host.run(&format!("systemctl is-active {old}")).code != 0);
+    let state = |host: &Host| host.run(&format!("systemctl is-active {old}")).output.trim().to_owned();
+    stage.host.wait_until("it has ended", |host| state(host) == "inactive");
     println!("activated after {activated:?}, the old instance gone after {:?}", began.elapsed());
     idle.iter_mut().for_each(|stream| assert_kept(stream, &first));
     stage.host.wait_until("it says what it has taken", |host| status(host)["instances"][0]["taken"] == 2_000);

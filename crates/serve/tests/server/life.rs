@@ -96,7 +96,8 @@ fn the_file_tells_each_state_and_what_an_instance_that_retires_waits_for() {
     served.retire();
     // One at the signal, one a second later.
     served.wait_for("STATUS=retiring");
-    served.wait_for("STATUS=retiring");
+    let said = served.wait_for("STATUS=retiring");
+    assert!(said.contains("; request /slow/{ms} for "), "{said}");
     let report = served.report();
     assert_eq!((&report["state"], &report["accepting"]), (&"retiring".into(), &false.into()));
     assert_eq!((&report["connections"], &report["waits"][0]["route"]), (&1.into(), &"/slow/{ms}".into()));

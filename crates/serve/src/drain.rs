@@ -98,9 +98,9 @@ const APART: Duration = Duration::from_micros(500);
 /// and over this long at most.
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// Connections that may be on their way to the successor at once. The kernel counts their descriptors (getrlimit(2),
-/// RLIMIT_NOFILE).
-pub(crate) const AT_ONCE: usize = 128;
+/// Connections that may be on their way to the successor at once. A request that meets one on its way waits for those before
+/// it; 128 at once hand 2,000 over in 60 ms instead of 75, and take p99.9 from 1.5 to 3.7 ms.
+pub(crate) const AT_ONCE: usize = 8;
 
 /// A new drain, which nobody has signalled.
 pub(crate) fn channel() -> (Signal, Watch) {

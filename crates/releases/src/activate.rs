@@ -8,7 +8,7 @@ use crate::{
     instance::Instance,
     store::{Link, Locked, Release},
     switch::{self, switch},
-    systemd,
+    systemd::Units,
     trail::{self, By},
     tree, units,
 };
@@ -41,10 +41,10 @@ fn take_over(store: &Locked, id: &ReleaseId) -> Result<()> {
         return flip_offline(store, id, By::Activate);
     }
     let from = store.named_by(Link::Current);
-    let instance = switch(store, &release, By::Activate)?;
-    check_alive(store, &instance, from, By::Rollback)?;
+    let (instance, units) = switch(store, &release, By::Activate)?;
+    check_alive(store, &instance, &units, from, By::Rollback)?;
     warn_of_socket(store, &release);
-    say(&switch::serving(store));
+    say(&switch::serving_of(store, &units));
     say(&verdict(store, id));
     Ok(())
 }
@@ -78,8 +78,14 @@ pub(crate) fn way_back(store: &Locked) -> Result<ReleaseId> {
 
 /// A release that was READY and died at once must not stay: the one before takes over again. `by` tells the log on which
 /// way that one stands: still before it, or after it.
-pub(crate) fn check_alive(store: &Locked, instance: &Instance, from: Option<ReleaseId>, by: By) -> Result<()> {
-    if systemd::show(store.host(), instance)?.is_up() {
+pub(crate) fn check_alive(
+    store: &Locked,
+    instance: &Instance,
+    units: &Units,
+    from: Option<ReleaseId>,
+    by: By,
+) -> Result<()> {
+    if units.up().any(|up| up == instance) {
         return Ok(());
     }
     let back = from.filter(|from| *from != instance.release).map(|from| {

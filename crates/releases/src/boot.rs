@@ -7,7 +7,8 @@ use crate::{
     host::say,
     pace,
     store::{Link, Locked, Release},
-    switch, systemd,
+    switch,
+    systemd::{self, Units},
     trail::{By, Record},
     tree, units,
 };
@@ -36,13 +37,13 @@ pub fn boot(store: &Store) -> Result<()> {
     }
     let locked = store.lock("boot")?;
     let release = choose(&locked)?;
-    match switch::newest(store, &release.id)? {
+    match Units::list(store.host())?.newest(&release.id) {
         Some(instance) => {
             // One that a killed verb has left starting is not READY yet.
-            if systemd::show(store.host(), &instance)?.active != "active" {
-                switch::start(&locked, &instance)?;
+            if systemd::show(store.host(), instance)?.active != "active" {
+                switch::start(&locked, instance)?;
             }
-            switch::retire_others(&locked, &instance)
+            switch::retire_others(&locked, instance).map(drop)
         }
         None => start(&locked, &release),
     }
@@ -50,20 +51,20 @@ pub fn boot(store: &Store) -> Result<()> {
 
 fn nobody_serves(store: &Store) -> Result<bool> {
     Ok(match store.named_by(Link::Current) {
-        Some(current) => switch::newest(store, &current)?.is_none(),
+        Some(current) => Units::list(store.host())?.newest(&current).is_none(),
         None => true,
     })
 }
 
 fn start(store: &Locked, release: &Release) -> Result<()> {
     units::put_own(store, release)?;
-    for (instance, _) in systemd::instances(store.host())?.iter().filter(|(_, active)| active == "failed") {
+    for instance in Units::list(store.host())?.failed() {
         let shown = systemd::show(store.host(), instance)?;
         say(&format!("{} had failed: {}, status {}", instance.unit(), shown.result, shown.status));
     }
     let instance = store.new_instance(&release.id)?;
     switch::start(store, &instance)?;
-    switch::retire_others(store, &instance)
+    switch::retire_others(store, &instance).map(drop)
 }
 
 /// What to serve: `current`, or, where it is lost or not whole, `validated`, or the newest that was ever activated.

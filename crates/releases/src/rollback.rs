@@ -30,8 +30,8 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, within: Duration) -> Re
     }
     say(&format!("going back to release {target} ({})", release.manifest.label));
     let from = locked.named_by(Link::Current);
-    let instance = switch(&locked, &release, By::Rollback)?;
-    check_alive(&locked, &instance, from, By::Activate)?;
+    let (instance, units) = switch(&locked, &release, By::Rollback)?;
+    check_alive(&locked, &instance, &units, from, By::Activate)?;
     drop(locked);
     validate::validate(store, Some(target), within)
 }

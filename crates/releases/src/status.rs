@@ -8,7 +8,7 @@ use crate::{
     instance::{Instance, Report, Wait},
     store::Link,
     switch,
-    systemd::{self, printable},
+    systemd::{self, Units, printable},
     trail,
 };
 
@@ -101,7 +101,7 @@ pub fn status(store: &Store) -> Result<Status> {
     if store.host().is_live() {
         systemd::require_running()?;
         socket = systemd::property(store.host(), systemd::SOCKET, "ActiveState")?;
-        for (instance, active) in systemd::instances(store.host())? {
+        for (instance, active) in Units::list(store.host())?.instances {
             let report = instance.report(store.host());
             instances.push(InstanceStatus::new(instance, active, report));
         }

@@ -8,12 +8,12 @@ use std::{
 };
 
 use crate::{
-    Error, ReleaseId, Result, Store,
+    Error, Result, Store,
     host::say,
     instance::{Instance, RUNTIME},
     pace,
     store::{Link, Locked, Release},
-    systemd::{self, Shown},
+    systemd::{self, Units},
     trail::By,
     units,
 };
@@ -26,11 +26,12 @@ const LOG_LINES: u32 = 8;
 /// How the names of an instance's files go on, after its number.
 const OF_INSTANCES: [&str; 4] = ["json", "json.new", "sock", "handover"];
 
-/// Starts an instance of `release`; once it is READY, makes it current and retires all others.
+/// Starts an instance of `release`; once it is READY, makes it current and retires all others. Returns it, and what
+/// systemd knows of the service after that.
 ///
 /// # Errors
 /// [`Error::Release`] where it did not become READY. Then whatever served before is serving as it was.
-pub fn switch(store: &Locked, release: &Release, by: By) -> Result<Instance> {
+pub fn switch(store: &Locked, release: &Release, by: By) -> Result<(Instance, Units)> {
     units::put_own(store, release)?;
     let instance = store.new_instance(&release.id)?;
     pace::note(store.host(), &release.id);
@@ -45,8 +46,8 @@ pub fn switch(store: &Locked, release: &Release, by: By) -> Result<Instance> {
             reject(store, &instance, &format!("cannot become current: {error}"))
         });
     }
-    retire_others(store, &instance)?;
-    Ok(instance)
+    let units = retire_others(store, &instance)?;
+    Ok((instance, units))
 }
 
 /// Makes the release of an instance that is READY the current one.
@@ -103,7 +104,7 @@ fn wait_for_start(store: &Locked, instance: &Instance) -> Result<Output> {
 
 fn revive(store: &Locked, candidate: &Instance) -> Result<()> {
     let Some(current) = store.named_by(Link::Current) else { return Ok(()) };
-    let someone_is_up = up(store)?.iter().any(|instance| instance != candidate);
+    let someone_is_up = Units::list(store.host())?.up().any(|instance| instance != candidate);
     if someone_is_up || !pace::turn(store.host(), Some(&current)).delay.is_zero() {
         return Ok(());
     }
@@ -119,7 +120,7 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
     let shown = systemd::show(host, instance).unwrap_or_default();
     let log = systemd::last_lines(host, instance, LOG_LINES);
     // Its unit may say Restart=, so it is stopped even where it has failed.
-    if let Err(error) = systemd::stop(host, &instance.unit()).and_then(|()| tidy(store)) {
+    if let Err(error) = systemd::stop(host, &instance.unit()).and_then(|()| tidy(store).map(drop)) {
         say(&error.to_string());
     }
     if store.named_by(Link::Current).is_none() {
@@ -132,17 +133,16 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
 }
 
 /// Tells every other instance to retire, and returns when each has said that it accepts no more.
-pub fn retire_others(store: &Locked, instance: &Instance) -> Result<()> {
+pub fn retire_others(store: &Locked, instance: &Instance) -> Result<Units> {
     retire(store, Some(instance))
 }
 
 /// Tells all instances but one to retire; those that have said that they accept no more hold the socket no more.
-pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<()> {
+pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<Units> {
     let host = store.host();
-    let others: Vec<_> = up(store)?.into_iter().filter(|other| Some(other) != kept).collect();
-    for other in &others {
-        systemd::retire(host, other)?;
-    }
+    let units = Units::list(host)?;
+    let others: Vec<_> = units.up().filter(|other| Some(*other) != kept).collect();
+    systemd::retire(host, others.iter().copied())?;
     for other in &others {
         wait_until_it_accepts_no_more(store, other)?;
     }
@@ -176,17 +176,17 @@ fn wait_until_it_accepts_no_more(store: &Locked, instance: &Instance) -> Result<
     }
 }
 
-/// Forgets what has failed and removes what instances that are gone have left.
-pub fn tidy(store: &Locked) -> Result<()> {
+/// Forgets what has failed and removes what instances that are gone have left. Returns what there was.
+pub fn tidy(store: &Locked) -> Result<Units> {
     let host = store.host();
-    let instances = systemd::instances(host)?;
-    for (instance, _) in instances.iter().filter(|(_, active)| active == "failed") {
+    let units = Units::list(host)?;
+    for instance in units.failed() {
         systemd::reset_failed(host, &instance.unit())?;
     }
-    if systemd::property(host, systemd::BOOT, "ActiveState")? == "failed" {
+    if units.boot_failed {
         systemd::reset_failed(host, systemd::BOOT)?;
     }
-    let is_gone = |n: u64| !instances.iter().any(|(instance, active)| instance.n == n && active != "failed");
+    let is_gone = |n: u64| !units.instances.iter().any(|(instance, active)| instance.n == n && active != "failed");
     let files = std::fs::read_dir(host.path(RUNTIME)).into_iter().flatten().flatten();
     for path in files.map(|file| file.path()) {
         // What an instance has there, and what a killed one left beside it. The folder is the service's: what else lies
@@ -199,28 +199,21 @@ pub fn tidy(store: &Locked) -> Result<()> {
             say(&error.to_string());
         }
     }
-    Ok(())
-}
-
-/// The instances that accept, or soon will, in order of `n`.
-pub fn up(store: &Store) -> Result<Vec<Instance>> {
-    let is_up = |active: &str| Shown { active: active.to_owned(), ..Shown::default() }.is_up();
-    let all = systemd::instances(store.host())?.into_iter();
-    Ok(all.filter(|(_, active)| is_up(active)).map(|(instance, _)| instance).collect())
-}
-
-/// The newest instance of a release that is up.
-pub fn newest(store: &Store, release: &ReleaseId) -> Result<Option<Instance>> {
-    Ok(up(store)?.into_iter().rfind(|instance| instance.release == *release))
+    Ok(units)
 }
 
 /// A line that says what serves now.
 pub fn serving(store: &Store) -> String {
+    serving_of(store, &Units::list(store.host()).unwrap_or_default())
+}
+
+/// The same of what systemd has said.
+pub fn serving_of(store: &Store, units: &Units) -> String {
     let Some(current) = store.named_by(Link::Current) else {
         return "nothing is serving: no release is current".to_owned();
     };
-    match newest(store, &current) {
-        Ok(Some(instance)) => format!("serving now: release {current}, {}", instance.unit()),
-        _ => format!("current is release {current}, and no instance of it is up; the next request starts one"),
+    match units.newest(&current) {
+        Some(instance) => format!("serving now: release {current}, {}", instance.unit()),
+        None => format!("current is release {current}, and no instance of it is up; the next request starts one"),
     }
 }

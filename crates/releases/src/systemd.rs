@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Child, time::Duration};
 
-use crate::{Error, Result, host::Host, instance::Instance};
+use crate::{Error, ReleaseId, Result, host::Host, instance::Instance};
 
 /// The socket that all instances accept from.
 pub const SOCKET: &str = "app.socket";
@@ -54,9 +54,14 @@ pub fn start(host: &Host, instance: &Instance) -> Result<Child> {
     host.spawn("systemctl", &["start", &instance.unit()])
 }
 
-/// Tells an instance to retire, and does not wait until it has.
-pub fn retire(host: &Host, instance: &Instance) -> Result<()> {
-    host.run("systemctl", &["stop", "--no-block", &instance.unit()]).map(drop)
+/// Tells instances to retire, and does not wait until they have.
+pub fn retire<'a>(host: &Host, instances: impl IntoIterator<Item = &'a Instance>) -> Result<()> {
+    let units: Vec<String> = instances.into_iter().map(Instance::unit).collect();
+    if units.is_empty() {
+        return Ok(());
+    }
+    let arguments = ["stop", "--no-block"].into_iter().chain(units.iter().map(String::as_str));
+    host.run("systemctl", &arguments.collect::<Vec<_>>()).map(drop)
 }
 
 /// Ends a unit and waits for it.
@@ -98,20 +103,54 @@ pub fn enable(host: &Host, units: &[&str]) -> Result<()> {
     host.run("systemctl", &arguments).map(drop)
 }
 
-/// Every instance that systemd knows, in order of `n`; unit names that are not ours are left out.
-pub fn instances(host: &Host) -> Result<Vec<(Instance, String)>> {
-    let arguments = ["list-units", "--all", "--full", "--plain", "--no-legend", "app-*@*.service"];
-    let listed = host.run("systemctl", &arguments)?;
-    let mut found: Vec<_> = listed.lines().filter_map(parse_listed).collect();
-    found.sort();
-    Ok(found)
+/// What systemd knows of the service at one moment. Each time it is asked costs a process, and its start is what a busy
+/// host feels of a deployment: so what one answer tells is not asked again.
+#[derive(Debug, Default)]
+pub struct Units {
+    /// In order of `n`, each with its state as in [`Shown::active`]; unit names that are not ours are left out.
+    pub instances: Vec<(Instance, String)>,
+    /// Whether `app.service` has failed.
+    pub boot_failed: bool,
 }
 
-/// UNIT LOAD ACTIVE SUB DESCRIPTION
-fn parse_listed(line: &str) -> Option<(Instance, String)> {
-    let mut words = line.split_whitespace();
-    let instance = words.next()?.parse().ok()?;
-    Some((instance, words.nth(1)?.to_owned()))
+impl Units {
+    /// Asks systemd.
+    pub fn list(host: &Host) -> Result<Self> {
+        let arguments = ["list-units", "--all", "--full", "--plain", "--no-legend", "app-*@*.service", BOOT];
+        Ok(Self::parse(&host.run("systemctl", &arguments)?))
+    }
+
+    /// UNIT LOAD ACTIVE SUB DESCRIPTION
+    fn parse(listed: &str) -> Self {
+        let mut units = Self::default();
+        for line in listed.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(unit), Some(active)) = (words.next(), words.nth(1)) else { continue };
+            if unit == BOOT {
+                units.boot_failed = active == "failed";
+            } else if let Ok(instance) = unit.parse() {
+                units.instances.push((instance, active.to_owned()));
+            }
+        }
+        units.instances.sort();
+        units
+    }
+
+    /// The instances that accept, or soon will, in order of `n`.
+    pub fn up(&self) -> impl DoubleEndedIterator<Item = &Instance> {
+        let is_up = |active: &str| Shown { active: active.to_owned(), ..Shown::default() }.is_up();
+        self.instances.iter().filter(move |(_, active)| is_up(active)).map(|(instance, _)| instance)
+    }
+
+    /// The newest instance of a release that is up.
+    pub fn newest(&self, release: &ReleaseId) -> Option<&Instance> {
+        self.up().rfind(|instance| instance.release == *release)
+    }
+
+    /// The instances that have failed.
+    pub fn failed(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(|(_, active)| active == "failed").map(|(instance, _)| instance)
+    }
 }
 
 /// What systemd says of one instance now.
@@ -153,10 +192,15 @@ mod tests {
 
     #[test]
     fn only_units_that_are_instances_are_listed() {
-        let line = "app-0123456789abcdef@12.service loaded active running app 0123456789abcdef, instance 12";
-        let (instance, active) = parse_listed(line).unwrap();
-        assert_eq!((instance.n, active.as_str()), (12, "active"));
-        assert!(parse_listed("app-other@1.service loaded active running x").is_none());
+        let units = Units::parse(
+            "app-0123456789abcdef@12.service loaded active running app 0123456789abcdef, instance 12\n\
+             app-0123456789abcdef@9.service loaded failed failed app 0123456789abcdef, instance 9\n\
+             app-other@1.service loaded active running x\n\
+             app.service loaded failed failed starts the current release\n",
+        );
+        assert_eq!(units.up().map(|instance| instance.n).collect::<Vec<_>>(), [12]);
+        assert_eq!(units.failed().map(|instance| instance.n).collect::<Vec<_>>(), [9]);
+        assert!(units.boot_failed);
     }
 
     #[test]

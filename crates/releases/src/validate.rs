@@ -12,7 +12,7 @@ use crate::{
     probe::{self, Address},
     store::{Link, Locked},
     switch::{self, switch},
-    systemd,
+    systemd::{self, Units},
     trail::By,
     units,
 };
@@ -52,8 +52,9 @@ fn watch(store: &Store, id: &ReleaseId, within: Duration) -> std::result::Result
     let text = |error: Error| error.to_string();
     let listen = systemd::property(store.host(), systemd::SOCKET, "Listen").map_err(text)?;
     let address = Address::parse(&listen).ok_or_else(|| format!("{} listens nowhere: {listen:?}", systemd::SOCKET))?;
-    let instance = switch::newest(store, id).map_err(text)?.ok_or("no instance of it is up")?;
-    let is_up = || systemd::show(store.host(), &instance).is_ok_and(|shown| shown.is_up());
+    let units = Units::list(store.host()).map_err(text)?;
+    let instance = units.newest(id).ok_or("no instance of it is up")?;
+    let is_up = || systemd::show(store.host(), instance).is_ok_and(|shown| shown.is_up());
     let (began, mut in_a_row) = (Instant::now(), 0);
     while in_a_row < IN_A_ROW {
         let wrong = match probe::ask(&address) {
@@ -88,12 +89,11 @@ fn pass(store: &Locked, id: &ReleaseId) -> Result<()> {
 }
 
 fn fail(store: &Locked, id: &ReleaseId, reason: &str) -> Error {
-    let log =
-        match systemd::instances(store.host()).unwrap_or_default().into_iter().rfind(|(found, _)| found.release == *id)
-        {
-            Some((instance, _)) => systemd::last_lines(store.host(), &instance, 8),
-            None => Vec::new(),
-        };
+    let units = Units::list(store.host()).unwrap_or_default();
+    let log = match units.instances.iter().rfind(|(instance, _)| instance.release == *id) {
+        Some((instance, _)) => systemd::last_lines(store.host(), instance, 8),
+        None => Vec::new(),
+    };
     let log: String = log.iter().map(|line| format!("  | {line}\n")).collect();
     let is_good = |validated: &ReleaseId| validated != id && verified(store, validated).is_ok();
     let to = store.named_by(Link::Validated).filter(is_good).or_else(|| way_back(store).ok());

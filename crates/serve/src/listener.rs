@@ -4,6 +4,7 @@ use std::{
     env, fs, io,
     net::{TcpListener, ToSocketAddrs},
     os::{fd::AsFd, unix::net::UnixListener},
+    time::Duration,
 };
 
 use listenfd::ListenFd;
@@ -21,6 +22,9 @@ use crate::{
 /// The names that `FileDescriptorName=` gives them.
 const NAME: &str = "http";
 const METRICS: &str = "metrics";
+
+/// When to accept again after an error that may last, such as a full descriptor table.
+pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Taken, not yet part of a runtime.
 #[derive(Debug)]
@@ -135,6 +139,8 @@ impl Accepting {
         let socket = match rustix::net::accept_with(fd, SocketFlags::CLOEXEC) {
             Ok(socket) => socket,
             Err(Errno::WOULDBLOCK) => return Ok(None),
+            // An error of the network that came with the connection (accept(2)).
+            Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => return Err(Unfit::Gone),
             Err(_) => return Err(Unfit::Room),
         };
         // Where it is no TCP socket there is no such option.

@@ -13,6 +13,7 @@ use crate::{
     connection,
     drain::{Open, Watch},
     io::Io,
+    listener::ACCEPT_AGAIN,
     message::{LONGEST, Malformed, Message, Monotonic, Reason, Travelling},
     packet::{Channel, Listener, Packet},
     parked::{Received, Unfit},
@@ -22,8 +23,6 @@ use crate::{
 
 /// Instances that may retire at once in favour of one.
 const CHANNELS: usize = 16;
-/// After an error that may last, such as a full descriptor table.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Takes in what other instances hand over.
 #[derive(Clone)]
@@ -139,8 +138,6 @@ impl Intake {
             };
             let packet = match packet {
                 Ok(Packet { length: 0, .. }) => return Ok(()),
-                // It has died.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
                 packet => packet?,
             };
             if let Some(reason) = self.take(channel, packet, &buffer)?

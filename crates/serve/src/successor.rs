@@ -107,14 +107,10 @@ impl Succession {
         if let Err(error) = channel.refuse_more() {
             tracing::debug!(%error, "it is gone");
         }
-        let (mut buffer, mut errors) = (vec![0; LONGEST], 0);
-        // A successor that died without reading is told of by an error, which stands before what it had said.
-        while errors < 2 {
-            match channel.try_receive(&mut buffer) {
-                Ok(Some(packet)) => drop(heard(&buffer[..packet.length], &mut sent)),
-                Ok(None) => break,
-                Err(_) => errors += 1,
-            }
+        let mut buffer = vec![0; LONGEST];
+        while let Ok(Some(packet)) = channel.try_receive(&mut buffer) {
+            // What is not understood answers nothing.
+            let _ = heard(&buffer[..packet.length], &mut sent);
         }
         for Sent { offer, .. } in sent.into_iter().chain(next.map(|(sent, _)| sent)).rev() {
             self.waiting.push_front(offer);

@@ -10,7 +10,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::served::{PATIENCE, Served, Start, ask, assert_is_the_last, connect, listener, receive, send};
+use crate::served::{
+    PATIENCE, Served, Start, ask, ask_until, assert_is_the_last, connect, listener, receive, says_close, send,
+};
 
 /// A host's public socket and runtime directory, without its systemd.
 pub struct Host {
@@ -277,7 +279,7 @@ fn two_that_retire_at_once_do_not_hand_over_in_a_circle() {
     second.retire();
     first.wait_for("STOPPING=1");
     for mut stream in idle.drain(..) {
-        let response = ask(&mut stream, "/");
+        let response = ask_until(&mut stream, "/", says_close);
         assert_is_the_last(stream, &response, "hello");
     }
     first.ends_well();

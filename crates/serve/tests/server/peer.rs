@@ -12,7 +12,7 @@ use rustix::{
     cmsg_space,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, SocketAddrUnix, SocketType, sockopt,
+        SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
     },
     time::{ClockId, clock_gettime},
 };
@@ -33,6 +33,15 @@ fn socket() -> OwnedFd {
         sockopt::set_socket_timeout(&socket, side, Some(crate::served::PATIENCE)).unwrap();
     }
     socket
+}
+
+/// So many descriptors on their way to nobody, which count as the caller's as long as what is returned lives.
+pub fn send_descriptors(count: usize) -> (OwnedFd, OwnedFd) {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None).unwrap();
+    let ours = Peer(ours);
+    (0..count).for_each(|_| ours.send_with(b"x", &[theirs.as_fd()]));
+    (ours.0, theirs)
 }
 
 /// Stands where instance `n` would, as the newest.

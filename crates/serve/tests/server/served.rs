@@ -265,9 +265,27 @@ pub fn ask(stream: &mut (impl Read + Write), path: &str) -> String {
     receive(stream)
 }
 
+/// Asks until a response is such. Until it is a connection's turn to leave, or while a successor is looked for, it is served
+/// and kept.
+#[track_caller]
+pub fn ask_until(stream: &mut TcpStream, path: &str, is_such: impl Fn(&str) -> bool) -> String {
+    let began = Instant::now();
+    loop {
+        let response = ask(stream, path);
+        if is_such(&response) {
+            return response;
+        }
+        assert!(response.starts_with("HTTP/1.1 200") && began.elapsed() < PATIENCE, "{response}");
+    }
+}
+
+pub fn says_close(response: &str) -> bool {
+    response.contains("connection: close")
+}
+
 #[track_caller]
 pub fn assert_is_the_last(mut stream: impl Read, response: &str, body: &str) {
     assert!(response.starts_with("HTTP/1.1 200") && response.ends_with(body), "{response}");
-    assert!(response.contains("connection: close"), "{response}");
+    assert!(says_close(response), "{response}");
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }

@@ -1,6 +1,6 @@
 //! The public socket's queue.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc};
 
 use axum::Router;
 use tokio::{
@@ -12,13 +12,10 @@ use crate::{
     connection,
     drain::{GRACE_ALONE, Phase, Watch},
     io::Io,
-    listener::{Accepting, Owner},
+    listener::{ACCEPT_AGAIN, Accepting, Owner},
     parked::{Received, Unfit},
     stream::{Peer, Stream},
 };
-
-/// After an error that may last, such as a full descriptor table.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Accepts connections, and serves each in a task of its own.
 #[derive(Debug)]
@@ -67,11 +64,11 @@ impl Acceptor {
     }
 
     fn empty(&self) {
-        loop {
-            match (self.permits.clone().try_acquire_owned(), self.listener.accept_now()) {
-                (Ok(permit), Ok(Some(Received { stream, peer }))) => self.serve(stream, peer, permit),
-                (_, Err(Unfit::Gone)) => {}
-                _ => return,
+        while let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            match self.listener.accept_now() {
+                Ok(Some(Received { stream, peer })) => self.serve(stream, peer, permit),
+                Err(Unfit::Gone) => {}
+                Ok(None) | Err(_) => return,
             }
         }
     }

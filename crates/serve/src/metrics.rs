@@ -1,20 +1,34 @@
 //! What Prometheus is told, on a socket of its own.
 
-use std::{io, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{Router, http::header, routing::get};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use metrics::{Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+    time::{interval, sleep, timeout},
+};
 
 use crate::{
     config::Config,
     drain::Counts,
-    listener::{Accepting, Listener},
+    listener::{ACCEPT_AGAIN, Accepting, Listener},
+    stream::Stream,
 };
 
+/// Scrapes at once, of which there is one every so many seconds.
+const AT_ONCE: usize = 16;
+/// How long one may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often samples are put together that nobody has asked for: each is kept until then.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// Answers on the socket until what is returned is dropped.
-pub(crate) fn expose(listener: Listener, config: &Config, counts: Arc<Counts>) -> io::Result<JoinSet<io::Result<()>>> {
+pub(crate) fn expose(listener: Listener, config: &Config, counts: Arc<Counts>) -> io::Result<JoinSet<Infallible>> {
     let builder = PrometheusBuilder::new();
     let builder =
         builder.add_global_label("release", &config.release).add_global_label("instance", config.n.to_string());
@@ -24,6 +38,7 @@ pub(crate) fn expose(listener: Listener, config: &Config, counts: Arc<Counts>) -
     if metrics::set_global_recorder(recorder.clone()).is_err() {
         tracing::info!("the program has a metrics recorder; only this library's metrics are on the metrics socket");
     }
+    let upkeep = handle.clone();
     let answer = move || {
         let text = render(&handle, &recorder, &counts);
         // Whoever asks again finds the next instance.
@@ -31,11 +46,34 @@ pub(crate) fn expose(listener: Listener, config: &Config, counts: Arc<Counts>) -
     };
     let router = Router::new().route("/metrics", get(answer));
     let mut task = JoinSet::new();
-    match listener.accepting()? {
-        Accepting::Tcp(listener) => task.spawn(async { axum::serve(listener, router).await }),
-        Accepting::Unix(listener) => task.spawn(async { axum::serve(listener, router).await }),
-    };
+    task.spawn(answer_all(listener.accepting()?, router, upkeep));
     Ok(task)
+}
+
+/// Dropped, it answers nothing any more, whoever has connected.
+async fn answer_all(listener: Accepting, router: Router, handle: PrometheusHandle) -> Infallible {
+    let (mut open, mut upkeep) = (JoinSet::new(), interval(UPKEEP));
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if open.len() < AT_ONCE => match accepted {
+                Ok((Stream::Tcp(stream), _)) => drop(open.spawn(timeout(PATIENCE, answer(stream, router.clone())))),
+                Ok((Stream::Unix(stream), _)) => drop(open.spawn(timeout(PATIENCE, answer(stream, router.clone())))),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the metrics socket");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            },
+            Some(_) = open.join_next() => {}
+            _ = upkeep.tick() => handle.run_upkeep(),
+        }
+    }
+}
+
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a scrape ended");
+    }
 }
 
 fn render(handle: &PrometheusHandle, recorder: &impl Recorder, counts: &Counts) -> String {

@@ -1,5 +1,7 @@
 //! Numbers for Prometheus: on their own socket, and nowhere else.
 
+use std::io::Read;
+
 use crate::served::{Start, ask, connect, listener, receive, send};
 
 #[test]
@@ -26,6 +28,24 @@ fn the_numbers_are_on_the_socket_named_metrics_and_not_on_the_public_one() {
     receive(&mut stream);
     served.signal();
     drop(stream);
+    served.ends_well();
+}
+
+#[test]
+fn who_says_nothing_to_the_metrics_socket_is_in_nobodys_way_and_gone_with_the_signal() {
+    let (http, metrics) = (listener(), listener());
+    let scrapes = metrics.local_addr().unwrap().to_string();
+    let (served, address) = Start::passed(vec![http.into(), metrics.into()], "http:metrics").ready();
+    let silent: Vec<_> = (0..15).map(|_| connect(&scrapes)).collect();
+    assert!(ask(&mut connect(&scrapes), "/metrics").starts_with("HTTP/1.1 200"));
+    let mut slow = connect(&address);
+    send(&mut slow, "/slow/1000");
+    ask(&mut connect(&address), "/");
+    served.signal();
+    for mut stream in silent {
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "the next scrape is the next instance's");
+    }
+    assert!(receive(&mut slow).ends_with("slow"));
     served.ends_well();
 }
 

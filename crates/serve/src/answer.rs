@@ -19,7 +19,7 @@ use hyper::{
 };
 
 use crate::{
-    drain::{Count, Phase, Retiring, Watch},
+    drain::{Phase, Retiring, Watch},
     exchange::{Asked, Exchange, Message},
     io::Io,
     stream::{Peer, Stream},
@@ -48,13 +48,14 @@ impl Service<Request<Incoming>> for Answer {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let http1 = request.version() <= Version::HTTP_11;
         let asking = Asking {
             version: request.version(),
             connect: request.method() == Method::CONNECT,
-            // A body of HTTP/2 comes in frames, which are none of the connection's business.
-            message: self.exchange.begin(if http1 { request.body().size_hint().exact() } else { Some(0) }),
-            count: self.watch.request(),
+            message: if request.version() <= Version::HTTP_11 {
+                self.exchange.begin(request.body().size_hint().exact(), self.watch.request())
+            } else {
+                self.exchange.begin_stream(self.watch.request())
+            },
             exchange: self.exchange.clone(),
             stream: self.stream.clone(),
             watch: self.watch.clone(),
@@ -80,7 +81,6 @@ struct Asking {
     version: Version,
     connect: bool,
     message: Message,
-    count: Count,
     exchange: Arc<Exchange>,
     stream: Arc<Stream>,
     watch: Watch,
@@ -95,7 +95,7 @@ impl Asking {
             say_close(&mut response, self.version);
         }
         self.message.answered();
-        response.map(|body| Guarded { body, _guard: (self.message, self.count) })
+        response.map(|body| Guarded { body, _message: self.message })
     }
 
     /// Whether the connection goes nowhere else from here.
@@ -147,11 +147,11 @@ impl<S: tower_service::Service<Request<Body>>> tower_service::Service<Request<Bo
 }
 
 pin_project_lite::pin_project! {
-    /// A response's body, which counts as in flight until it has been sent or dropped.
+    /// A response's body, which tells when hyper has it to its end.
     pub(crate) struct Guarded {
         #[pin]
         body: Body,
-        _guard: (Message, Count),
+        _message: Message,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,18 +17,22 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::AsyncWriteExt,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
 use crate::{
     answer::Answer,
     drain::{Stage, Turn, Watch},
     exchange::Exchange,
-    io::{IDLE_TIMEOUT, Io, LINGER, Protocol},
+    io::{Io, LINGER, Protocol},
     parked::Parked,
     stream::Stream,
 };
 
+/// How long an idle connection is kept: longer than the 60 s for which balancers keep theirs, so that it is they who close.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a request's head may take from its first byte on.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest head; a request with a larger one is answered 431.
 const HEAD_LIMIT: usize = 64 * 1024;
 /// How often an HTTP/2 client is asked whether it still lives.
@@ -58,15 +62,16 @@ async fn converse(mut io: Io, router: &Router, mut watch: Watch) {
 
 /// Returns the connection where it is to be handed over and its turn has come, `None` where it has ended.
 async fn serve_here(mut io: Io, router: &Router, watch: &mut Watch) -> Option<(Parked, Turn)> {
+    let mut clock = Clock::new(watch.stage());
     if io.is_fresh() {
-        match fresh(&mut io, watch).await {
+        match fresh(&mut io, watch, &mut clock).await {
             Fresh::Speaks(Protocol::Http1) => {}
             Fresh::Speaks(Protocol::Http2) => return http2(io, router, watch).await,
             Fresh::Leaves(turn) => return io.park(&[]).zip(Some(turn)),
             Fresh::Ends => return io.shutdown().await.ok().and(None),
         }
     }
-    http1(io, router, watch).await
+    http1(io, router, watch, &mut clock).await
 }
 
 /// What becomes of a fresh connection.
@@ -76,33 +81,34 @@ enum Fresh {
     Ends,
 }
 
-async fn fresh(io: &mut Io, watch: &mut Watch) -> Fresh {
-    let (stream, exchange) = (io.stream(), io.exchange());
+async fn fresh(io: &mut Io, watch: &mut Watch, clock: &mut Clock) -> Fresh {
+    let (stream, exchange, turns) = (io.stream(), io.exchange(), watch.turns());
     loop {
         let stage = watch.stage();
+        clock.set(stage);
         let leaves = stage.hands_over() && !exchange.stays();
-        let turns = watch.turns();
         tokio::select! {
             biased;
             turn = turns.next(), if leaves => return Fresh::Leaves(turn),
             sniffed = io.sniff() => return sniffed.map_or(Fresh::Ends, Fresh::Speaks),
             () = watch.leaves(stage) => {}
             // It has nothing that could be lost.
-            () = quiet(stage, &stream, &exchange) => return Fresh::Ends,
+            _ = clock.rings(&stream, &exchange) => return Fresh::Ends,
         }
     }
 }
 
-async fn http1(io: Io, router: &Router, watch: &mut Watch) -> Option<(Parked, Turn)> {
+async fn http1(io: Io, router: &Router, watch: &mut Watch, clock: &mut Clock) -> Option<(Parked, Turn)> {
     let (stream, exchange, turns) = (io.stream(), io.exchange(), watch.turns());
     let answer = Answer::new(&io, router.clone(), watch.clone());
     let mut builder = http1::Builder::new();
-    // The I/O has clocks of its own, which go on in the next process.
+    // The clocks are ours: they go on in the next process.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_LIMIT);
     let mut connection = builder.serve_connection(TokioIo::new(io), answer).with_upgrades();
     let mut turn = None;
     loop {
         let stage = watch.stage();
+        clock.set(stage);
         let leaves = stage.hands_over() && !exchange.stays();
         // A busy connection waits for no turn, and for none to be free others do not wait for it.
         let busy = !exchange.is_at_boundary();
@@ -124,10 +130,13 @@ async fn http1(io: Io, router: &Router, watch: &mut Watch) -> Option<(Parked, Tu
             },
             () = watch.leaves(stage) => {}
             next = turns.next(), if leaves && !busy && turn.is_none() => turn = Some(next),
-            () = quiet(stage, &stream, &exchange) => {
-                Pin::new(&mut connection).graceful_shutdown();
-                return ended(connection.await);
-            }
+            rung = clock.rings(&stream, &exchange) => match rung {
+                Rung::Late => return None,
+                Rung::Idle => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    return ended(connection.await);
+                }
+            },
         }
     }
     // Taken out of hyper between two messages, with what it has read of a next head.
@@ -144,22 +153,69 @@ enum Served {
     Rests,
 }
 
-/// Returns once nothing of a request has arrived through a whole grace, not even in the socket's receive queue. The grace
-/// counts from the end of the last response, where that is later. Never returns where the connection is kept, or leaves.
-async fn quiet(stage: Stage, stream: &Stream, exchange: &Exchange) {
-    let Some((since, grace)) = stage.grace() else { return std::future::pending().await };
-    loop {
-        let over = exchange.idle_since().max(since) + grace;
-        if exchange.in_flight() {
-            exchange.response_ended().await;
-        } else if Instant::now() < over {
-            sleep_until(over).await;
-        } else if exchange.has_begun() || stream.unread() > 0 {
-            // Half a head has its own time limit.
-            sleep(LAST_LOOK).await;
-        } else {
-            return;
+/// Tells when a connection's time is up, of one stage.
+struct Clock {
+    stage: Stage,
+    /// It may ring early: to set it at each request would cost more.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whose time is up.
+enum Rung {
+    /// Nothing of a request has arrived for as long as an idle connection is kept.
+    Idle,
+    /// A head has begun and does not end.
+    Late,
+}
+
+impl Clock {
+    fn new(stage: Stage) -> Self {
+        Self { stage, sleep: None }
+    }
+
+    fn set(&mut self, stage: Stage) {
+        if self.stage != stage {
+            *self = Self::new(stage);
         }
+    }
+
+    /// To be polled by the task that reads and writes: what it does is looked at after each of its turns. Cancel safe.
+    async fn rings(&mut self, stream: &Stream, exchange: &Exchange) -> Rung {
+        poll_fn(|context| self.poll(context, stream, exchange)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, stream: &Stream, exchange: &Exchange) -> Poll<Rung> {
+        if exchange.in_flight() {
+            return Poll::Pending;
+        }
+        let head_since = exchange.head_since();
+        if head_since.is_none()
+            && let Some(sleep) = &mut self.sleep
+        {
+            ready!(sleep.as_mut().poll(context));
+        }
+        let due = head_since.map_or_else(|| self.idle_until(exchange), |since| since + HEAD_TIMEOUT);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if sleep.deadline() != due {
+            sleep.as_mut().reset(due);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            if head_since.is_some() {
+                return Poll::Ready(Rung::Late);
+            }
+            // What a connection brings with it from another process may be there, and not be known to this one's reactor yet.
+            if !exchange.has_begun() && stream.unread() == 0 {
+                return Poll::Ready(Rung::Idle);
+            }
+            sleep.as_mut().reset(Instant::now() + LAST_LOOK);
+        }
+    }
+
+    /// The time counts from the end of the last response, and no grace is over before that has passed since it began.
+    fn idle_until(&self, exchange: &Exchange) -> Instant {
+        let idle_since = exchange.idle_since();
+        self.stage.grace().map_or_else(|| idle_since + IDLE_TIMEOUT, |(since, grace)| idle_since.max(since) + grace)
     }
 }
 
@@ -223,4 +279,202 @@ fn ended<T>(result: hyper::Result<()>) -> Option<T> {
         tracing::debug!(%error, "connection ended");
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::{
+        body::{Body, Bytes},
+        routing::{get, post},
+    };
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+        sync::{Notify, Semaphore},
+        time::sleep,
+    };
+
+    use super::*;
+    use crate::{
+        drain::{self, Offers, Phase, Signal},
+        parked::Received,
+        stream::Peer,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    const TWO_CHUNKS: &[u8] =
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
+
+    /// A connection that is served, and its client.
+    struct Served {
+        client: TcpStream,
+        signal: Signal,
+    }
+
+    impl Served {
+        async fn accepted(router: Router) -> Self {
+            let (client, stream, peer) = pair().await;
+            Self::new(client, router, |watch, open| Io::new(stream, peer, watch, open), Instant::now())
+        }
+
+        fn new(
+            client: TcpStream,
+            router: Router,
+            io: impl FnOnce(Watch, drain::Open) -> Io,
+            idle_since: Instant,
+        ) -> Self {
+            let (signal, watch) = drain::channel();
+            let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let io = io(watch.clone(), watch.open(permit, idle_since).unwrap());
+            tokio::spawn(serve(io, router, watch));
+            Self { client, signal }
+        }
+
+        fn hands_over(&mut self) -> Offers {
+            let offers = self.signal.retire(SECOND).unwrap();
+            self.signal.phases().to(Phase::HandingOver);
+            offers
+        }
+
+        async fn ask(&mut self, request: &[u8]) -> String {
+            self.client.write_all(request).await.unwrap();
+            let mut bytes = [0; 4096];
+            let length = self.client.read(&mut bytes).await.unwrap();
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        }
+
+        /// How long the client waits for the end.
+        async fn ends_after(&mut self) -> Duration {
+            let began = Instant::now();
+            assert_eq!(self.client.read(&mut [0; 16]).await.unwrap_or(0), 0);
+            began.elapsed()
+        }
+    }
+
+    async fn pair() -> (TcpStream, Stream, Peer) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        (client, Stream::Tcp(stream), Peer::Tcp(peer))
+    }
+
+    fn hello() -> Router {
+        Router::new().route("/", get(async || "hello"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_kept_for_75_seconds_whatever_was_asked_on_it() {
+        for asks in 0..3 {
+            let mut served = Served::accepted(hello()).await;
+            for _ in 0..asks {
+                assert!(served.ask(GET).await.ends_with("hello"));
+                sleep(10 * SECOND).await;
+            }
+            let left = if asks == 0 { 75 } else { 65 };
+            let took = served.ends_after().await.as_secs_f64();
+            assert!((took - f64::from(left)).abs() < 0.1, "{asks} requests, then {took} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_may_take_15_seconds_also_after_others() {
+        let mut served = Served::accepted(hello()).await;
+        for _ in 0..2 {
+            assert!(served.ask(GET).await.ends_with("hello"));
+        }
+        sleep(60 * SECOND).await;
+        served.client.write_all(b"GET / HT").await.unwrap();
+        let took = served.ends_after().await.as_secs_f64();
+        assert!((took - 15.0).abs() < 0.1, "{took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_comes_with_a_connection_whose_time_is_up_is_answered() {
+        for fresh in [true, false] {
+            let (mut client, stream, peer) = pair().await;
+            client.write_all(GET).await.unwrap();
+            // As another process sends it: no reactor knows yet what has arrived.
+            let Stream::Tcp(stream) = stream else { unreachable!("it is TCP") };
+            let received =
+                Received { stream: Stream::Tcp(TcpStream::from_std(stream.into_std().unwrap()).unwrap()), peer };
+            let io = |watch, open| Io::received(received, fresh, None, &[], watch, open);
+            let mut served = Served::new(client, hello(), io, Instant::now() - 80 * SECOND);
+            assert!(served.ask(b"").await.ends_with("hello"), "fresh: {fresh}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_is_in_flight_until_its_client_has_it() {
+        const LENGTH: usize = 32 << 20;
+        let router = Router::new().route("/", get(async || Bytes::from(vec![b'x'; LENGTH])));
+        let mut served = Served::accepted(router).await;
+        served.client.write_all(GET).await.unwrap();
+        let (mut bytes, mut read) = (vec![0; 1 << 20], 0);
+        while read < LENGTH {
+            let length = served.client.read(&mut bytes).await.unwrap();
+            assert!(length > 0, "cut after {read} bytes");
+            read += length;
+            sleep(10 * SECOND).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hyper_holds_of_a_body_is_not_handed_over_as_a_next_request() {
+        let (go_on, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (going_on, all) = (go_on.clone(), goes_on.clone());
+        let later = async move |body: Body| {
+            tokio::spawn(async move {
+                going_on.notified().await;
+                assert_eq!(axum::body::to_bytes(body, 1024).await.unwrap(), "helloworld");
+                all.notify_one();
+            });
+            "later"
+        };
+        let mut served = Served::accepted(Router::new().route("/", post(later))).await;
+        let chunks =
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
+        assert!(served.ask(chunks).await.ends_with("later"));
+        let mut offers = served.hands_over();
+        assert!(timeout(SECOND, offers.recv()).await.is_err(), "hyper has the rest of the body");
+        go_on.notify_one();
+        let offer = timeout(SECOND, offers.recv()).await.unwrap().unwrap();
+        assert!(offer.parked.ahead.is_empty(), "{:?}", offer.parked.ahead);
+        timeout(SECOND, goes_on.notified()).await.expect("the handler has the whole body");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_reads_is_not_handed_over_as_a_next_request() {
+        let no = async || {
+            sleep(SECOND).await;
+            "no"
+        };
+        for retires_first in [false, true] {
+            let mut served = Served::accepted(Router::new().route("/", post(no))).await;
+            served.client.write_all(TWO_CHUNKS).await.unwrap();
+            sleep(SECOND / 2).await;
+            let mut offers = retires_first.then(|| served.hands_over());
+            assert!(served.ask(b"").await.ends_with("no"));
+            let mut offers = offers.take().unwrap_or_else(|| served.hands_over());
+            if let Ok(Some(offer)) = timeout(SECOND, offers.recv()).await {
+                assert!(offer.parked.ahead.is_empty(), "{:?}", offer.parked.ahead);
+            }
+        }
+    }
+
+    // A clock that stands still but for sleeps would be ahead of what the kernel tells.
+    #[tokio::test]
+    async fn a_client_that_still_sends_is_read_until_it_ends() {
+        let refuse = async || ([("connection", "close")], "too large");
+        let mut served = Served::accepted(Router::new().route("/", post(refuse))).await;
+        served.client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
+        for _ in 0..5 {
+            served.client.write_all(&[b'x'; 10_000]).await.expect("it is read");
+            sleep(SECOND / 2).await;
+        }
+        assert!(served.ask(b"x").await.ends_with("too large"));
+    }
 }

@@ -12,6 +12,8 @@ use std::{
 use axum::extract::MatchedPath;
 use tokio::{sync::Notify, time::Instant};
 
+use crate::drain::Count;
+
 /// The length of a body that comes in chunks.
 const CHUNKED: u64 = u64::MAX;
 
@@ -39,6 +41,8 @@ pub(crate) struct Exchange {
     head: AtomicBool,
     /// Bytes of the next message have been read.
     ahead: AtomicBool,
+    /// hyper has asked for more than the messages that it was given: it has taken them to their ends.
+    caught_up: AtomicBool,
     /// The request that it was upgraded by.
     upgraded: OnceLock<Arc<Asked>>,
     /// Of the body that is being read.
@@ -50,7 +54,7 @@ pub(crate) struct Exchange {
     in_flight: Mutex<InFlight>,
     /// A response has ended.
     ended: Notify,
-    /// Something has been written that has not been flushed.
+    /// Of HTTP/1: something has been written, or is to be, that the kernel does not have.
     writing: AtomicBool,
     /// The connection is being closed.
     closing: AtomicBool,
@@ -62,9 +66,11 @@ pub(crate) struct Exchange {
 
 #[derive(Debug)]
 struct InFlight {
-    requests: Vec<Arc<Asked>>,
+    requests: Vec<(Arc<Asked>, Count)>,
     /// When the last one ended, or the connection was accepted.
     idle_since: Instant,
+    /// When the first byte of a head arrived that is not whole.
+    head_since: Option<Instant>,
     /// Who has been told to read nothing until then.
     reader: Option<Waker>,
 }
@@ -75,6 +81,8 @@ pub(crate) struct Asked {
     began: Instant,
     route: OnceLock<MatchedPath>,
     answered: AtomicBool,
+    /// Its response's body is with hyper to the end.
+    given: AtomicBool,
 }
 
 impl Exchange {
@@ -84,11 +92,12 @@ impl Exchange {
             partial: AtomicBool::default(),
             head: AtomicBool::default(),
             ahead: AtomicBool::default(),
+            caught_up: AtomicBool::new(true),
             upgraded: OnceLock::new(),
             left: AtomicU64::default(),
             asked: AtomicBool::default(),
             requests: AtomicU64::default(),
-            in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since, reader: None }),
+            in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since, head_since: None, reader: None }),
             ended: Notify::new(),
             writing: AtomicBool::default(),
             closing: AtomicBool::default(),
@@ -112,14 +121,34 @@ impl Exchange {
         }
     }
 
+    /// Whether a part of a head has arrived.
     pub(crate) fn set_partial(&self, partial: bool) {
-        self.partial.store(partial, Ordering::Release);
+        if self.partial.load(Ordering::Acquire) != partial {
+            self.set_head_since(partial.then(Instant::now));
+        }
+    }
+
+    pub(crate) fn set_head_since(&self, since: Option<Instant>) {
+        self.requests().head_since = since;
+        self.partial.store(since.is_some(), Ordering::Release);
+    }
+
+    /// When the first byte of a head arrived that is not whole.
+    pub(crate) fn head_since(&self) -> Option<Instant> {
+        self.partial.load(Ordering::Acquire).then(|| self.requests().head_since).flatten()
     }
 
     /// A head has been read to its end.
     pub(crate) fn head_ended(&self) {
-        self.partial.store(false, Ordering::Release);
+        self.set_partial(false);
         self.head.store(true, Ordering::Release);
+        self.caught_up.store(false, Ordering::Release);
+    }
+
+    /// hyper asks for more. What it was given of a body may wait there for a handler that does not take it; while it does,
+    /// hyper asks for nothing.
+    pub(crate) fn set_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Release);
     }
 
     pub(crate) fn set_ahead(&self, ahead: bool) {
@@ -157,6 +186,7 @@ impl Exchange {
         flag(&self.partial)
             || flag(&self.head)
             || flag(&self.ahead)
+            || !flag(&self.caught_up)
             || self.left.load(Ordering::Acquire) > 0
             || self.in_flight()
     }
@@ -180,8 +210,33 @@ impl Exchange {
         self.ended.notified().await;
     }
 
-    pub(crate) fn set_writing(&self, writing: bool) {
-        self.writing.store(writing, Ordering::Release);
+    /// Something is written.
+    pub(crate) fn set_writing(&self) {
+        self.writing.store(true, Ordering::Release);
+    }
+
+    /// The kernel has what was written: a response that hyper was given to its end has ended.
+    pub(crate) fn flushed(&self) {
+        if self.writing.swap(false, Ordering::AcqRel) {
+            self.end_responses();
+        }
+    }
+
+    fn end_responses(&self) {
+        let mut in_flight = self.requests();
+        let before = in_flight.requests.len();
+        in_flight.requests.retain(|(asked, _)| !asked.given.load(Ordering::Acquire));
+        if in_flight.requests.len() == before {
+            return;
+        }
+        in_flight.idle_since = Instant::now();
+        self.requests.store(in_flight.requests.len() as u64, Ordering::Release);
+        let reader = in_flight.reader.take();
+        drop(in_flight);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        self.ended.notify_one();
     }
 
     pub(crate) fn set_closing(&self) {
@@ -202,12 +257,13 @@ impl Exchange {
         self.stays.load(Ordering::Acquire)
     }
 
-    /// Whether the connection is at a clean boundary of messages, and could leave: the request has been read to its end,
-    /// its response is with the kernel to the last byte, and of the next one at most a part of the head has been read.
+    /// Whether the connection is at a clean boundary of messages, and could leave: the request has been read to its end, and
+    /// hyper holds nothing of it; its response is with the kernel to the last byte; and of the next one at most a part of the
+    /// head has been read.
     pub(crate) fn is_at_boundary(&self) -> bool {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Acquire);
         let busy = flag(&self.head) || flag(&self.writing) || flag(&self.closing) || self.in_flight();
-        !busy && self.is_read() && self.upgraded.get().is_none()
+        !busy && flag(&self.caught_up) && self.is_read() && self.upgraded.get().is_none()
     }
 
     /// Wakes a reader at the end of the next response. hyper itself does not come back for what it was kept from reading.
@@ -216,16 +272,30 @@ impl Exchange {
     }
 
     /// Gives a request to the router. `length` is its body's, unless it comes in chunks.
-    pub(crate) fn begin(self: &Arc<Self>, length: Option<u64>) -> Message {
-        let asked = Arc::new(Asked { began: Instant::now(), route: OnceLock::new(), answered: AtomicBool::default() });
+    pub(crate) fn begin(self: &Arc<Self>, length: Option<u64>, count: Count) -> Message {
         self.left.store(length.unwrap_or(CHUNKED), Ordering::Release);
-        self.requests().requests.push(asked.clone());
-        self.requests.fetch_add(1, Ordering::AcqRel);
-        self.partial.store(false, Ordering::Release);
         self.head.store(false, Ordering::Release);
-        self.writing.store(true, Ordering::Release);
+        self.ask(count, true)
+    }
+
+    /// The same of HTTP/2, whose frames are none of the connection's business.
+    pub(crate) fn begin_stream(self: &Arc<Self>, count: Count) -> Message {
+        self.ask(count, false)
+    }
+
+    fn ask(self: &Arc<Self>, count: Count, ends_at_flush: bool) -> Message {
+        let asked = Arc::new(Asked {
+            began: Instant::now(),
+            route: OnceLock::new(),
+            answered: AtomicBool::default(),
+            given: AtomicBool::default(),
+        });
+        let mut in_flight = self.requests();
+        in_flight.requests.push((asked.clone(), count));
+        self.requests.store(in_flight.requests.len() as u64, Ordering::Release);
+        drop(in_flight);
         self.asked.store(true, Ordering::Release);
-        Message { exchange: self.clone(), asked }
+        Message { exchange: self.clone(), asked, ends_at_flush }
     }
 
     /// What is open here, one entry for each request, or one for the connection.
@@ -240,7 +310,7 @@ impl Exchange {
             return vec![Cut { kind, route: String::new(), age: in_flight.idle_since.elapsed() }];
         }
         let kind = |asked: &Asked| if asked.answered.load(Ordering::Acquire) { "response" } else { "request" };
-        in_flight.requests.iter().map(|asked| asked.cut(kind(asked))).collect()
+        in_flight.requests.iter().map(|(asked, _)| asked.cut(kind(asked))).collect()
     }
 
     fn requests(&self) -> MutexGuard<'_, InFlight> {
@@ -271,11 +341,13 @@ impl Asked {
     }
 }
 
-/// A request whose response has not ended.
+/// A request whose response hyper has not been given to its end.
 #[derive(Debug)]
 pub(crate) struct Message {
     exchange: Arc<Exchange>,
     asked: Arc<Asked>,
+    /// The end of its response is with hyper first, and then, soon or much later, with the kernel.
+    ends_at_flush: bool,
 }
 
 impl Message {
@@ -291,16 +363,12 @@ impl Message {
 
 impl Drop for Message {
     fn drop(&mut self) {
-        let mut in_flight = self.exchange.requests();
-        in_flight.requests.retain(|asked| !Arc::ptr_eq(asked, &self.asked));
-        in_flight.idle_since = Instant::now();
-        let reader = in_flight.reader.take();
-        drop(in_flight);
-        self.exchange.requests.fetch_sub(1, Ordering::AcqRel);
-        if let Some(reader) = reader {
-            reader.wake();
+        self.asked.given.store(true, Ordering::Release);
+        if self.ends_at_flush {
+            self.exchange.set_writing();
+        } else {
+            self.exchange.end_responses();
         }
-        self.exchange.ended.notify_one();
     }
 }
 
@@ -308,25 +376,32 @@ impl Drop for Message {
 mod tests {
     use super::*;
 
+    fn count() -> Count {
+        crate::drain::channel().1.request()
+    }
+
     #[test]
     fn half_a_head_and_a_response_that_has_not_ended_are_under_way() {
         let exchange = Arc::new(Exchange::new(Instant::now()));
         assert!(!exchange.has_begun() && exchange.wants() == Wants::Head, "fresh");
         exchange.set_partial(true);
         assert!(exchange.has_begun() && exchange.wants() == Wants::Head, "half a head");
-        let message = exchange.begin(Some(5));
+        let message = exchange.begin(Some(5), count());
+        exchange.set_partial(false);
         exchange.took(3);
         assert_eq!(exchange.wants(), Wants::Body(2));
         exchange.took(2);
         assert!(exchange.has_begun() && exchange.wants() == Wants::Nothing, "busy");
         drop(message);
+        assert!(exchange.has_begun() && exchange.wants() == Wants::Nothing, "the client does not have it yet");
+        exchange.flushed();
         assert!(!exchange.has_begun() && exchange.wants() == Wants::Head, "idle");
     }
 
     #[test]
     fn a_body_in_chunks_is_read_until_it_says_that_it_has_ended() {
         let exchange = Arc::new(Exchange::new(Instant::now()));
-        let _message = exchange.begin(None);
+        let _message = exchange.begin(None, count());
         assert_eq!(exchange.wants(), Wants::Chunks);
         exchange.body_ended();
         assert_eq!(exchange.wants(), Wants::Nothing);
@@ -341,15 +416,16 @@ mod tests {
         assert!(exchange.is_at_boundary(), "half a head goes with it");
         exchange.head_ended();
         assert!(!exchange.is_at_boundary(), "a whole head is to be answered");
-        let message = exchange.begin(Some(1));
-        drop(message);
-        exchange.set_writing(false);
+        drop(exchange.begin(Some(1), count()));
+        exchange.flushed();
         assert!(!exchange.is_at_boundary(), "the body has not been read");
         exchange.took(1);
-        exchange.set_writing(true);
-        assert!(!exchange.is_at_boundary(), "the response has not been flushed");
-        exchange.set_writing(false);
+        assert!(!exchange.is_at_boundary(), "hyper has the body, and may have given it to nobody");
+        exchange.set_caught_up();
         assert!(exchange.is_at_boundary(), "idle");
+        exchange.set_writing();
+        assert!(!exchange.is_at_boundary(), "something has not been flushed");
+        exchange.flushed();
         exchange.set_closing();
         assert!(!exchange.is_at_boundary(), "it is being closed");
     }
@@ -361,7 +437,8 @@ mod tests {
         assert_eq!(kinds(), ["idle"]);
         exchange.set_partial(true);
         assert_eq!(kinds(), ["head"]);
-        let (first, _second) = (exchange.begin(Some(0)), exchange.begin(Some(0)));
+        exchange.set_partial(false);
+        let (first, _second) = (exchange.begin_stream(count()), exchange.begin_stream(count()));
         first.answered();
         assert_eq!(kinds(), ["response", "request"]);
         drop(first);

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep, sleep_until, timeout_at},
+    time::{Instant, Sleep, sleep},
 };
 
 use crate::{
@@ -25,12 +25,10 @@ use crate::{
     stream::{Peer, Stream},
 };
 
-/// How long an idle connection is kept: longer than the 60 s for which balancers keep theirs, so that it is they who close.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a request's head may take from its first byte on.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the end of the client's bytes is waited for after ours.
+/// How long the client may be silent after our end, and not end itself.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// How long it may take to its end.
+const LINGER_MOST: Duration = Duration::from_secs(30);
 /// How long a PONG is kept from hyper once the instance retires.
 const PONG_HOLD: Duration = Duration::from_millis(100);
 /// What is read at once where hyper does not say how much it takes.
@@ -59,64 +57,28 @@ pub(crate) struct Io {
 /// What the bytes are.
 #[derive(Debug)]
 enum Reading {
-    Http1(Http1),
+    /// A head is given to hyper to its end and no further, a body to its end, and what follows when its turn has come.
+    Http1 { head: Head, chunks: Chunks },
     /// hyper ends a connection when the PONG for its GOAWAY arrives, and refuses the streams after it. A client's PONG goes
     /// before the streams that it has queued (drain.md), so while the instance retires PONGs are put behind them.
-    Http2 {
-        frames: Frames,
-        passed: BytesMut,
-        pongs: BytesMut,
-        until: Option<Pin<Box<Sleep>>>,
-    },
+    Http2 { frames: Frames, passed: BytesMut, pongs: BytesMut, until: Option<Pin<Box<Sleep>>> },
 }
 
 impl Reading {
+    fn http1() -> Self {
+        Self::Http1 { head: Head::default(), chunks: Chunks::default() }
+    }
+
     fn http2() -> Self {
         Self::Http2 { frames: Frames::default(), passed: BytesMut::new(), pongs: BytesMut::new(), until: None }
     }
 }
 
-/// A head is given to hyper to its end and no further, a body to its end, and what follows when its turn has come.
-#[derive(Debug, Default)]
-struct Http1 {
-    head: Head,
-    chunks: Chunks,
-    /// When the first byte of a head arrived that is not whole.
-    head_since: Option<Instant>,
-    /// For the head, or for a connection that is idle. It may ring early: to set it at each request would cost more.
-    clock: Option<Pin<Box<Sleep>>>,
-}
-
-impl Http1 {
-    /// Ready once a head, or the silence before it, has lasted too long.
-    fn poll_late(&mut self, context: &mut Context<'_>, idle_since: Instant) -> Poll<()> {
-        let due = self.due(idle_since);
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if due < clock.deadline() {
-            clock.as_mut().reset(due);
-        }
-        while clock.as_mut().poll(context).is_ready() {
-            if due <= Instant::now() {
-                return Poll::Ready(());
-            }
-            clock.as_mut().reset(due);
-        }
-        Poll::Pending
-    }
-
-    fn due(&self, idle_since: Instant) -> Instant {
-        self.head_since.map_or_else(|| idle_since + IDLE_TIMEOUT, |since| since + HEAD_TIMEOUT)
-    }
-
-    /// Notes whether a part of a head is there.
-    fn set_begun(&mut self, begun: bool) {
-        self.head_since = begun.then(|| self.head_since.unwrap_or_else(Instant::now));
-    }
-}
-
 #[derive(Debug)]
 struct Closing {
+    /// The end of the client's silence.
     until: Pin<Box<Sleep>>,
+    most: Instant,
     late_bytes: u64,
 }
 
@@ -167,16 +129,16 @@ impl Io {
     ) -> Self {
         let (stream, exchange) = (Arc::new(stream), open.exchange());
         exchange.hold(false);
-        exchange.set_partial(head_since.is_some());
+        exchange.set_head_since(head_since);
         exchange.set_ahead(!ahead.is_empty());
-        let reading = Reading::Http1(Http1 { head_since, ..Http1::default() });
-        Self { ahead, fresh, reading, stream, peer, exchange, watch, closing: None, open }
+        Self { ahead, fresh, reading: Reading::http1(), stream, peer, exchange, watch, closing: None, open }
     }
 
     /// Takes the connection out of the runtime, with what `read` has been read of its next head. At a boundary of messages,
     /// and when nobody else holds the stream any more; else there is nothing to park.
     pub(crate) fn park(self, read: &[u8]) -> Option<Parked> {
-        let Reading::Http1(Http1 { head_since, .. }) = self.reading else { return None };
+        let Reading::Http1 { .. } = self.reading else { return None };
+        let head_since = self.exchange.head_since();
         let mut ahead = BytesMut::from(read);
         ahead.unsplit(self.ahead);
         let socket = Arc::into_inner(self.stream)?.park().ok()?;
@@ -206,8 +168,7 @@ impl Io {
         self.exchange.clone()
     }
 
-    /// Tells the protocol by the first bytes, which hyper reads again; `None` if the client ends first, or sends nothing for
-    /// too long. Cancel safe.
+    /// Tells the protocol by the first bytes, which hyper reads again; `None` if the client ends first. Cancel safe.
     pub(crate) async fn sniff(&mut self) -> Option<Protocol> {
         loop {
             if let Some(protocol) = protocol_of(&self.ahead) {
@@ -218,7 +179,6 @@ impl Io {
                 }
                 return Some(protocol);
             }
-            let Reading::Http1(http1) = &mut self.reading else { return Some(Protocol::Http2) };
             let (stream, ahead) = (&self.stream, &mut self.ahead);
             let read = poll_fn(|context| {
                 stream.poll_read(context, CHUNK, |bytes| {
@@ -226,8 +186,7 @@ impl Io {
                     bytes.len()
                 })
             });
-            let read = timeout_at(http1.due(self.exchange.idle_since()), read).await.ok()?.ok()?;
-            http1.set_begun(!self.ahead.is_empty());
+            let read = read.await.ok()?;
             self.exchange.set_partial(!self.ahead.is_empty());
             if read == 0 {
                 return None;
@@ -236,8 +195,11 @@ impl Io {
     }
 
     fn poll_http1(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Reading::Http1(http1) = &mut self.reading else { return Poll::Ready(Ok(())) };
+        let Reading::Http1 { head, chunks } = &mut self.reading else { return Poll::Ready(Ok(())) };
         let wants = self.exchange.wants();
+        if matches!(wants, Wants::Head | Wants::Nothing) {
+            self.exchange.set_caught_up();
+        }
         let most = match wants {
             Wants::Head | Wants::Chunks | Wants::Raw => buffer.remaining(),
             Wants::Body(left) => buffer.remaining().min(usize::try_from(left).unwrap_or(usize::MAX)),
@@ -250,7 +212,6 @@ impl Io {
                 return Poll::Pending;
             }
         };
-        let Http1 { head, chunks, .. } = http1;
         // What belongs to a next message comes back as the rest.
         let mut give = |bytes: &[u8]| {
             let end = match wants {
@@ -263,14 +224,7 @@ impl Io {
             (given.len(), end.is_some(), BytesMut::from(rest))
         };
         let (given, ended) = if self.ahead.is_empty() {
-            let read = self.stream.poll_read(context, most, give);
-            if read.is_pending() && wants == Wants::Head {
-                ready!(http1.poll_late(context, self.exchange.idle_since()));
-                // A client that has sent nothing is told so by the end, as any other idle one.
-                let late = io::Error::new(io::ErrorKind::TimedOut, "the head took too long");
-                return Poll::Ready(if http1.head_since.is_some() { Err(late) } else { Ok(()) });
-            }
-            let (given, ended, rest) = ready!(read)?;
+            let (given, ended, rest) = ready!(self.stream.poll_read(context, most, give))?;
             self.ahead = rest;
             (given, ended)
         } else {
@@ -282,15 +236,8 @@ impl Io {
             (given, ended)
         };
         match wants {
-            Wants::Head if ended => {
-                http1.set_begun(false);
-                self.exchange.head_ended();
-            }
-            Wants::Head => {
-                let begun = http1.head.has_begun();
-                http1.set_begun(begun);
-                self.exchange.set_partial(begun);
-            }
+            Wants::Head if ended => self.exchange.head_ended(),
+            Wants::Head => self.exchange.set_partial(head.has_begun()),
             Wants::Chunks if ended => self.exchange.body_ended(),
             Wants::Chunks => {}
             _ => self.exchange.took(given),
@@ -330,24 +277,35 @@ impl Io {
         }
     }
 
+    /// HTTP/2 writes of itself, and of streams that come and go.
+    fn set_writing(&self) {
+        if let Reading::Http1 { .. } = self.reading {
+            self.exchange.set_writing();
+        }
+    }
+
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closing = match &mut self.closing {
             Some(closing) => closing,
             none => {
                 self.stream.half_close()?;
-                none.insert(Closing { until: Box::pin(sleep(LINGER)), late_bytes: 0 })
+                let most = Instant::now() + LINGER_MOST;
+                none.insert(Closing { until: Box::pin(sleep(LINGER)), most, late_bytes: 0 })
             }
         };
         loop {
             match self.stream.poll_read(context, CHUNK, <[u8]>::len) {
-                Poll::Ready(Ok(read)) if read > 0 => closing.late_bytes += read as u64,
+                Poll::Ready(Ok(read)) if read > 0 => {
+                    closing.late_bytes += read as u64;
+                    closing.until.as_mut().reset((Instant::now() + LINGER).min(closing.most));
+                }
                 Poll::Ready(_) => break,
                 Poll::Pending if closing.until.as_mut().poll(context).is_pending() => return Poll::Pending,
                 Poll::Pending => break,
             }
         }
         // HTTP/2 goes on to speak of windows and settings; what it had to say was refused by GOAWAY, and is safe to repeat.
-        if closing.late_bytes > 0 && matches!(self.reading, Reading::Http1(_)) {
+        if closing.late_bytes > 0 && matches!(self.reading, Reading::Http1 { .. }) {
             self.watch.count_late_bytes(closing.late_bytes);
         }
         Poll::Ready(Ok(()))
@@ -369,7 +327,7 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.reading {
-            Reading::Http1(_) => self.poll_http1(context, buffer),
+            Reading::Http1 { .. } => self.poll_http1(context, buffer),
             Reading::Http2 { .. } => self.poll_http2(context, buffer),
         }
     }
@@ -377,7 +335,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.exchange.set_writing(true);
+        self.set_writing();
         self.stream.poll_write(context, &[io::IoSlice::new(bytes)])
     }
 
@@ -386,7 +344,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.exchange.set_writing(true);
+        self.set_writing();
         self.stream.poll_write(context, buffers)
     }
 
@@ -396,7 +354,7 @@ impl AsyncWrite for Io {
 
     /// hyper calls it when it has written all that it had.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.exchange.set_writing(false);
+        self.exchange.flushed();
         Poll::Ready(Ok(()))
     }
 

@@ -418,8 +418,10 @@ mod tests {
             let length = served.client.read(&mut bytes).await.unwrap();
             assert!(length > 0, "cut after {read} bytes");
             read += length;
-            sleep(10 * SECOND).await;
+            sleep(5 * SECOND).await;
         }
+        served.client.write_all(GET).await.unwrap();
+        assert!(served.client.read(&mut bytes).await.unwrap() > 0, "it is kept");
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,10 +2,14 @@
 
 use std::{
     io::{Read, Write},
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::served::{Start, ask, assert_is_the_last, connect, receive, send};
+
+/// A moment after the signal, and well within every grace.
+const LATER: Duration = Duration::from_millis(100);
 
 #[test]
 fn a_fresh_connection_is_answered_after_the_signal() {
@@ -15,6 +19,7 @@ fn a_fresh_connection_is_answered_after_the_signal() {
     ask(&mut connect(&address), "/");
     ask(&mut first, "/");
     served.retire();
+    thread::sleep(LATER);
     let response = ask(&mut stream, "/");
     assert_is_the_last(stream, &response, "hello");
     let response = ask(&mut first, "/");
@@ -105,6 +110,7 @@ fn a_client_back_to_back_is_let_go_with_its_next_response() {
     let mut stream = connect(&address);
     ask(&mut stream, "/");
     served.retire();
+    thread::sleep(LATER);
     let began = Instant::now();
     let response = ask(&mut stream, "/");
     assert_is_the_last(stream, &response, "hello");
@@ -158,6 +164,7 @@ fn a_stream_whose_head_was_out_before_the_signal_leaves_a_connection_that_can_be
     }
     assert_eq!(body.matches("5\r\nchunk\r\n").count(), 2, "{body}");
     // The grace of the signal is over; this connection's own is not.
+    thread::sleep(LATER);
     let response = ask(&mut stream, "/");
     assert_is_the_last(stream, &response, "hello");
     served.ends_well();

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -37,6 +38,20 @@ pub(crate) enum Phase {
     /// Nobody serves after this instance, as far as it can know.
     Alone,
     Cut,
+}
+
+/// For people.
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Serving => "serving",
+            Phase::Seeking => "looking for a successor",
+            Phase::HandingOver => "handing over",
+            Phase::Succeeded => "beside a successor that takes no connections",
+            Phase::Alone => "alone",
+            Phase::Cut => "cut",
+        })
+    }
 }
 
 /// A phase, and since when.

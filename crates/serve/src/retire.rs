@@ -7,7 +7,7 @@ use tokio::time::{Instant, interval, sleep_until, timeout};
 use crate::{
     accept::Acceptor,
     config::Config,
-    drain::Signal,
+    drain::{Phases, Signal},
     exchange::Cut,
     notify::{self, Alive, MARGIN, Stop},
     place::Place,
@@ -56,18 +56,22 @@ pub(crate) async fn retire(
                 reporter.write(State::Retiring, accepting);
             }
             never = &mut succession => match never {},
-            _ = stages.changed() => {}
+            _ = stages.changed() => notify::status(&status(&phases, reporter)),
             _ = often.tick(), if Instant::now() < until => reporter.write(State::Retiring, accepting),
             () = alive.tick() => notify::alive(),
             _ = second.tick() => {
                 reporter.write(State::Retiring, accepting);
                 notify::extend(deadline.saturating_duration_since(Instant::now()).min(ASK_FOR) + MARGIN);
-                notify::status(&format!("retiring: {}", reporter.progress()));
+                notify::status(&status(&phases, reporter));
             }
         }
     }
     notify::status(&format!("ended: {}", reporter.closed()));
     tracing::info!(late_bytes = reporter.late_bytes(), "ended: {}", reporter.closed());
+}
+
+fn status(phases: &Phases, reporter: &Reporter) -> String {
+    format!("retiring, {}: {}", phases.stage().phase, reporter.progress())
 }
 
 async fn cut(reporter: &Reporter, signal: &mut Signal, why: &str) {

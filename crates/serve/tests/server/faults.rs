@@ -4,7 +4,6 @@ use std::{
     io::Read,
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -291,15 +290,15 @@ fn one_of_another_version_takes_nothing_and_is_a_successor_all_the_same() {
     old.signal();
     let successor = peer::welcome(&listening, 2, 9);
     drop(listening);
+    old.wait_for("STATUS=retiring, beside a successor");
     let mut last = idle.pop().unwrap();
     let response = ask(&mut last, "/readyz");
     assert!(response.starts_with("HTTP/1.1 200"), "the host is as ready as ever");
     assert_is_the_last(last, &response, "ok");
     drop(successor);
     // Nobody answers any more.
-    old.wait_for_report("connections", 1);
+    old.wait_for("STATUS=retiring, alone");
     let mut last = idle.pop().unwrap();
-    thread::sleep(Duration::from_millis(100));
     assert!(ask(&mut last, "/readyz").starts_with("HTTP/1.1 503"));
     old.ends_well();
 }

@@ -293,7 +293,7 @@ fn without_a_runtime_directory_it_closes_as_it_always_did() {
     let mut stream = host.connect();
     ask(&mut stream, "/");
     let _new = host.start(2);
-    old.retire();
+    old.retire_alone();
     let response = ask(&mut stream, "/");
     assert_is_the_last(stream, &response, "hello");
 }

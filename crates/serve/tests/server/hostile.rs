@@ -107,7 +107,7 @@ fn another_user_cannot_take_out() {
     let mut idle = harassed.host.idle(1);
     let folder = harassed.path();
     let listening = as_nobody(|| peer::listen(folder, 2));
-    harassed.served.retire();
+    harassed.served.retire_alone();
     let response = ask(&mut idle[0], "/instance");
     assert_is_the_last(idle.remove(0), &response, "1");
     drop(listening);

@@ -82,7 +82,7 @@ fn rest(stream: &mut TcpStream) -> (Vec<u32>, u32) {
 #[test]
 fn streams_that_a_client_sends_behind_its_pong_are_answered() {
     let (served, mut stream) = greeted();
-    served.retire();
+    served.retire_alone();
     let first = wait_for(&mut stream, GOAWAY);
     assert_eq!(first[..4], [0x7f, 0xff, 0xff, 0xff], "the first GOAWAY refuses nothing (RFC 9113, 6.8)");
     let ping = wait_for(&mut stream, PING);
@@ -98,7 +98,7 @@ fn a_connection_that_begins_after_the_signal_is_answered() {
     let (served, address) = Start::alone().ready();
     let fresh: Vec<TcpStream> = (0..8).map(|_| connect(&address)).collect();
     crate::served::ask(&mut connect(&address), "/");
-    served.retire();
+    served.retire_alone();
     for mut stream in fresh {
         let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[]), &get(1)].concat();
         stream.write_all(&hello).unwrap();
@@ -113,7 +113,7 @@ fn a_connection_that_begins_after_the_signal_is_answered() {
 fn streams_in_flight_are_answered() {
     let (served, mut stream) = greeted();
     stream.write_all(&get(1)).unwrap();
-    served.retire();
+    served.retire_alone();
     stream.write_all(&get(3)).unwrap();
     let ping = wait_for(&mut stream, PING);
     stream.write_all(&frame(PING, ACK, 0, &ping)).unwrap();
@@ -128,7 +128,7 @@ fn a_large_response_is_sent_to_its_end_beyond_the_grace() {
     let (served, mut stream) = greeted();
     // As `get`, with the path /big as a literal.
     stream.write_all(&frame(1, 1 | 4, 1, &[0x82, 0x86, 0x04, 4, b'/', b'b', b'i', b'g', 0x41, 1, b'h'])).unwrap();
-    served.retire();
+    served.retire_alone();
     let (mut size, mut waited) = (0, false);
     loop {
         match next(&mut stream) {
@@ -164,7 +164,7 @@ fn a_client_that_never_answers_does_not_keep_the_instance() {
     let mut half = connect(&address);
     half.write_all(b"PRI * HTTP/2.0\r\n").unwrap();
     crate::served::ask(&mut connect(&address), "/");
-    served.retire();
+    served.retire_alone();
     let began = Instant::now();
     served.ends_well();
     assert!(began.elapsed() < Duration::from_secs(20), "the grace, not the deadline: {:?}", began.elapsed());

@@ -91,17 +91,14 @@ fn the_file_tells_each_state_and_what_an_instance_that_retires_waits_for() {
     assert_eq!((&report["format"], &report["release"]), (&1.into(), &"0123456789abcdef".into()));
     assert_eq!((&report["n"], &report["pid"]), (&7.into(), &served.child.id().into()));
     assert_eq!((&report["state"], &report["accepting"]), (&"serving".into(), &true.into()));
-    send(&mut stream, "/slow/1500");
+    send(&mut stream, "/slow/2500");
     ask(&mut connect(&address), "/");
-    served.retire();
-    // One at the signal, one a second later.
-    served.wait_for("STATUS=retiring");
-    let said = served.wait_for("STATUS=retiring");
-    assert!(said.contains("; request /slow/{ms} for "), "{said}");
+    served.retire_alone();
+    served.wait_for("; request /slow/{ms} for 1 s");
     let report = served.report();
     assert_eq!((&report["state"], &report["accepting"]), (&"retiring".into(), &false.into()));
     assert_eq!((&report["connections"], &report["waits"][0]["route"]), (&1.into(), &"/slow/{ms}".into()));
-    assert!(report["waits"][0]["age_ms"].as_u64().unwrap() >= 500, "{report}");
+    assert!(report["waits"][0]["age_ms"].as_u64().unwrap() >= 1000, "{report}");
     receive(&mut stream);
     drop(stream);
     let report = served.ended().report();
@@ -113,7 +110,7 @@ fn the_file_tells_each_state_and_what_an_instance_that_retires_waits_for() {
 fn alone_it_answers_what_waits_in_a_queue_that_others_would_close() {
     let (start, listener) = Start::inherited();
     let (served, address) = start.ready();
-    served.retire();
+    served.retire_alone();
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) {
         let mut stream = connect(&address);

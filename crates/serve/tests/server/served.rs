@@ -163,6 +163,12 @@ impl Served {
         self.wait_for("STOPPING=1");
     }
 
+    /// Signals, and returns when it knows that nobody serves beside it: each response says close from now on.
+    pub fn retire_alone(&self) {
+        self.signal();
+        self.wait_for("STATUS=retiring, alone");
+    }
+
     pub fn report(&self) -> Value {
         serde_json::from_slice(&fs::read(self.runtime.join(format!("{}.json", self.n))).unwrap()).unwrap()
     }

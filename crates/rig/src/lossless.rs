@@ -274,11 +274,12 @@ impl Row {
     pub fn fault(&self) -> Option<String> {
         let name = format!("{}{}", self.label, self.with.mode);
         let (lost, closed) = (self.with.lost() + self.without.lost(), self.with.connections_closed);
+        if self.is_control {
+            // One that did has shown it, whatever was in flight.
+            return (self.with.lost() + closed == 0).then(|| format!("{name}: it must lose or close, and did not"));
+        }
         if let Some(lack) = self.lacks {
             return Some(format!("{name}: the run shows nothing: {lack}"));
-        }
-        if self.is_control {
-            return (self.with.lost() + closed == 0).then(|| format!("{name}: it must lose or close, and did not"));
         }
         let closed = self.closed().unwrap_or(0);
         (lost + closed > 0).then(|| format!("{name}: {} lost, {closed} connections closed", self.with.losses()))

@@ -9,7 +9,7 @@ use crate::{
     store::{Link, Locked, Release},
     switch::{self, switch},
     systemd::Units,
-    trail::{self, By},
+    trail::{self, By, Marks},
     tree, units,
 };
 
@@ -72,7 +72,8 @@ pub(crate) fn verified(store: &Locked, id: &ReleaseId) -> Result<Release> {
 pub(crate) fn way_back(store: &Locked) -> Result<ReleaseId> {
     let (current, records) = (store.current()?, store.records()?);
     let before = trail::before(&current, &records);
-    let is_good = |id: &&ReleaseId| **id != current && trail::has_passed(id, &records) && verified(store, id).is_ok();
+    let is_good =
+        |id: &&ReleaseId| **id != current && Marks::of(id, &records).are_good() && verified(store, id).is_ok();
     before.iter().rev().find(is_good).cloned().ok_or(Error::NothingBefore(current))
 }
 
@@ -88,6 +89,7 @@ pub(crate) fn check_alive(
     if units.up().any(|up| up == instance) {
         return Ok(());
     }
+    store.record_failure(&instance.release, "was ready and died at once");
     let back = from.filter(|from| *from != instance.release).map(|from| {
         say(&format!("release {} was ready and died: going back to {from}", instance.release));
         verified(store, &from).and_then(|release| switch(store, &release, by))
@@ -129,5 +131,5 @@ fn verdict(store: &Store, id: &ReleaseId) -> String {
 }
 
 fn has_passed(store: &Store, id: &ReleaseId) -> bool {
-    store.records().is_ok_and(|records| trail::has_passed(id, &records))
+    store.records().is_ok_and(|records| Marks::of(id, &records).passed)
 }

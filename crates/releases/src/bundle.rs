@@ -1,5 +1,7 @@
 //! Making a bundle: the one file that is shipped, the same bytes for the same tree and label wherever it is made.
 
+#![expect(clippy::disallowed_methods, reason = "it runs where bundles are made, and changes no host")]
+
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -18,6 +20,8 @@ use crate::{
 
 /// A date that every tool takes (1980-01-01, the earliest of a zip): the real one would make each build another.
 const TIME: u64 = 315_532_800;
+/// What is built, in cargo's words.
+const BINARIES: [&str; 8] = ["-p", "app", "--bin", "app", "-p", "releases", "--bin", "releasectl"];
 const EXECUTABLE: u32 = 0o755;
 const PLAIN: u32 = 0o644;
 
@@ -57,7 +61,7 @@ impl Contents {
     /// As [`make`].
     pub fn build(workspace: &Path) -> Result<Self> {
         let mut contents = Self { commit: commit(workspace), ..Self::default() };
-        let binaries = compile(workspace)?;
+        let binaries = compile(workspace, &target_folder(workspace), &BINARIES, &[])?;
         for name in ["app", "releasectl"] {
             contents.add(&format!("bin/{name}"), EXECUTABLE, &binaries.join(name))?;
         }
@@ -66,6 +70,18 @@ impl Contents {
             contents.add_folder(folder, mode, &workspace.join(folder))?;
         }
         Ok(contents)
+    }
+
+    /// Replaces `releasectl` by one that counts its steps, and fails where it is told to.
+    ///
+    /// # Errors
+    /// As [`make`].
+    pub fn use_faults(&mut self, workspace: &Path) -> Result<()> {
+        // Its own folder, so that neither build is made anew for the other's sake.
+        let target = target_folder(workspace).join("faults");
+        let features = ["--features", "releases/faults", "--config", "profile.release.lto=false"];
+        let binaries = compile(workspace, &target, &BINARIES[4..], &features)?;
+        self.add("bin/releasectl", EXECUTABLE, &binaries.join("releasectl"))
     }
 
     /// Adds a file, or replaces one.
@@ -140,7 +156,7 @@ fn pack(files: &BTreeMap<String, (u32, Vec<u8>)>) -> std::io::Result<Vec<u8>> {
 }
 
 /// Builds static binaries, which start on any glibc or none; paths of this machine are mapped away.
-fn compile(workspace: &Path) -> Result<PathBuf> {
+fn compile(workspace: &Path, folder: &Path, binaries: &[&str], more: &[&str]) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo"))).unwrap_or_default();
@@ -152,11 +168,11 @@ fn compile(workspace: &Path) -> Result<PathBuf> {
     ];
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env_remove("RUSTFLAGS");
-    command.args(["build", "--release", "--locked", "--target", &target]);
-    command.args(["-p", "app", "--bin", "app", "-p", "releases", "--bin", "releasectl"]);
+    command.args(["build", "--release", "--locked", "--target", &target, "--target-dir"]).arg(folder);
+    command.args(binaries).args(more);
     let status = command.stdout(Stdio::null()).status();
     match status {
-        Ok(status) if status.success() => Ok(target_folder(workspace).join(target).join("release")),
+        Ok(status) if status.success() => Ok(folder.join(target).join("release")),
         Ok(status) => Err(Error::Command { command: "cargo build".to_owned(), output: status.to_string() }),
         Err(error) => Err(Error::Command { command: "cargo build".to_owned(), output: error.to_string() }),
     }

@@ -66,7 +66,7 @@ pub enum Error {
     #[error("releasectl {0} needs a running host and does not take --root")]
     Offline(&'static str),
     /// Somebody else holds the lock.
-    #[error("{holder} still holds {} after {waited} s; try again, or give --lock-wait SECONDS", path.display())]
+    #[error("{} is still held by {holder}, after a wait of {waited} s; try again, or give --lock-wait SECONDS", path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,

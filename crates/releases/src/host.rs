@@ -1,4 +1,4 @@
-//! The one place that changes a host: files, and programs that are run.
+//! How a host is changed: files, and programs that are run.
 //!
 //! Every change of a file is durable when its function returns, always in the same order: write, sync the file, rename,
 //! sync the folder. A file or link that others read is there whole, old or new, at every moment (rename(2)).
@@ -6,13 +6,20 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::Output,
 };
 
-use crate::{Error, Result, manifest::File, tree};
+use crate::{
+    Error, Result,
+    effect::{self, Started},
+    manifest, tree,
+};
+
+/// The extension of what is being made, until it gets its name.
+const ASIDE: &str = "new";
 
 /// A host: the running one (`/`), or the tree of files of another below a folder.
 #[derive(Clone, Debug)]
@@ -49,7 +56,7 @@ impl Host {
         if let Some(above) = path.parent() {
             self.make_folder(above)?;
         }
-        match fs::DirBuilder::new().mode(0o755).create(path) {
+        match effect::make_folder(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::disk("make folder", path)(error)),
             _ => self.sync_parent(path),
         }
@@ -60,31 +67,28 @@ impl Host {
         let aside = aside(path);
         let mut file = create(&aside, 0o644)?;
         file.write_all(bytes).map_err(Error::disk("write", &aside))?;
-        file.sync_all().map_err(Error::disk("sync", &aside))?;
+        file.sync().map_err(Error::disk("sync", &aside))?;
         self.rename(&aside, path)
     }
 
     /// Writes over the beginning of a file, which needs no room on the disk where it is as long already.
     pub fn overwrite(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let file = fs::OpenOptions::new().write(true).open(path);
+        let file = effect::File::open(path, fs::OpenOptions::new().write(true));
         let mut file = file.map_err(Error::disk("open", path))?;
         file.write_all(bytes).map_err(Error::disk("write", path))?;
-        file.sync_all().map_err(Error::disk("sync", path))
+        file.sync().map_err(Error::disk("sync", path))
     }
 
     /// Adds a line to a log. A line that a crash cut short before is ended first, so that it costs only itself.
     pub fn append_line(&self, path: &Path, line: &str) -> Result<()> {
         let exists = path.exists();
-        let mut file = fs::OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
+        let mut options = fs::OpenOptions::new();
+        let mut file = effect::File::open(path, options.read(true).append(true).create(true).mode(0o644))
             .map_err(Error::disk("open", path))?;
-        let cut_short = ends_without_newline(&mut file).map_err(Error::disk("read", path))?;
+        let cut_short = ends_without_newline(file.inner()).map_err(Error::disk("read", path))?;
         let text = format!("{}{line}\n", if cut_short { "\n" } else { "" });
         file.write_all(text.as_bytes()).map_err(Error::disk("write", path))?;
-        file.sync_all().map_err(Error::disk("sync", path))?;
+        file.sync().map_err(Error::disk("sync", path))?;
         if exists { Ok(()) } else { self.sync_parent(path) }
     }
 
@@ -92,45 +96,61 @@ impl Host {
     pub fn link(&self, target: &Path, link: &Path) -> Result<()> {
         let aside = aside(link);
         self.remove(&aside)?;
-        symlink(target, &aside).map_err(Error::disk("link", &aside))?;
+        effect::link(target, &aside).map_err(Error::disk("link", &aside))?;
         self.rename(&aside, link)
     }
 
     /// Copies one file of a bundle into a folder that is not in use yet, verifying what was copied.
-    pub fn copy(&self, from: &Path, file: &File, to: &Path) -> Result<()> {
-        let source = tree::open(from)?;
+    pub fn copy(&self, from: &Path, file: &manifest::File, to: &Path) -> Result<()> {
+        let source = effect::open_to_read(from).map_err(Error::disk("open", from))?;
         let mut copy = create(to, file.mode())?;
         tree::copy_verified(source, file, from, &mut copy)?;
-        copy.sync_all().map_err(Error::disk("sync", to))
+        copy.sync().map_err(Error::disk("sync", to))
     }
 
     /// Renames, and syncs the folder that the new name is in.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        fs::rename(from, to).map_err(Error::disk("rename to", to))?;
+        effect::rename(from, to).map_err(Error::disk("rename to", to))?;
         self.sync_parent(to)
     }
 
     /// Puts one folder in the place of another at one moment (renameat2(2), RENAME_EXCHANGE).
     pub fn exchange(&self, one: &Path, other: &Path) -> Result<()> {
-        let here = rustix::fs::CWD;
-        rustix::fs::renameat_with(here, one, here, other, rustix::fs::RenameFlags::EXCHANGE)
-            .map_err(|error| Error::disk("exchange", other)(error.into()))?;
+        effect::exchange(one, other).map_err(Error::disk("exchange", other))?;
         self.sync_parent(other)
     }
 
     /// Removes a file or a link, if it is there.
     pub fn remove(&self, path: &Path) -> Result<()> {
-        ignore_missing(fs::remove_file(path)).map_err(Error::disk("remove", path))
+        ignore_missing(effect::remove(path)).map_err(Error::disk("remove", path))
     }
 
     /// Removes a folder with all that is in it, if it is there.
     pub fn remove_tree(&self, path: &Path) -> Result<()> {
-        ignore_missing(fs::remove_dir_all(path)).map_err(Error::disk("remove", path))
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(metadata) if metadata.is_dir() => {}
+            _ => return self.remove(path),
+        }
+        for entry in fs::read_dir(path).map_err(Error::disk("list", path))? {
+            self.remove_tree(&entry.map_err(Error::disk("list", path))?.path())?;
+        }
+        ignore_missing(effect::remove_folder(path)).map_err(Error::disk("remove", path))
+    }
+
+    /// Removes what a killed run has left aside in a folder.
+    pub fn remove_unfinished(&self, folder: &Path) -> Result<()> {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == ASIDE) {
+                self.remove(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a folder's entries to the disk.
     pub fn sync_folder(&self, path: &Path) -> Result<()> {
-        fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::disk("sync", path))
+        effect::sync_folder(path).map_err(Error::disk("sync", path))
     }
 
     fn sync_parent(&self, path: &Path) -> Result<()> {
@@ -138,18 +158,22 @@ impl Host {
     }
 
     /// Opens the lock file, which is made once and never replaced or removed.
-    pub fn open_lock(&self, path: &Path) -> Result<fs::File> {
+    pub fn open_lock(&self, path: &Path) -> Result<effect::File> {
         let mut options = fs::OpenOptions::new();
         // Root's alone: who can read a file can lock it.
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.open(path).map_err(Error::disk("open", path))
+        effect::File::open(path, &options).map_err(Error::disk("open", path))
+    }
+
+    /// Says in the lock file who holds it. Only for people who wait: that it may be torn or old does no harm.
+    pub fn sign_lock(&self, lock: &mut effect::File, text: &str) {
+        let _ = lock.inner().rewind().and_then(|()| lock.truncate()).and_then(|()| lock.write_all(text.as_bytes()));
     }
 
     /// Starts a program whose output is read, with nothing on its standard input.
-    pub fn spawn<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Result<Child> {
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().map_err(|error| Error::Command { command: program.to_owned(), output: error.to_string() })
+    pub fn start<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Result<Started> {
+        let failed = |error: io::Error| Error::Command { command: program.to_owned(), output: error.to_string() };
+        effect::start(program, arguments).map_err(failed)
     }
 
     /// Runs a program to its end, and returns what it printed.
@@ -157,8 +181,9 @@ impl Host {
     /// # Errors
     /// [`Error::Command`] with what it said where it does not exit with 0.
     pub fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Result<String> {
-        let command = command_line(program, arguments);
-        let output = self.spawn(program, arguments)?.wait_with_output();
+        let started = self.start(program, arguments)?;
+        let command = started.line.clone();
+        let output = started.wait();
         let output = output.map_err(|error| Error::Command { command: command.clone(), output: error.to_string() })?;
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -186,17 +211,15 @@ pub fn without_controls(lines: &str) -> String {
 /// A sibling in the same folder, so that a rename replaces the original at one moment.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(".");
+    name.push(ASIDE);
     path.with_file_name(name)
 }
 
 /// Makes a file with exactly these permissions, in place of what a run that was killed left there.
-fn create(path: &Path, mode: u32) -> Result<fs::File> {
-    ignore_missing(fs::remove_file(path)).map_err(Error::disk("remove", path))?;
-    let file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let file = file.map_err(Error::disk("make", path))?;
-    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(Error::disk("set the mode of", path))?;
-    Ok(file)
+fn create(path: &Path, mode: u32) -> Result<effect::File> {
+    ignore_missing(effect::remove(path)).map_err(Error::disk("remove", path))?;
+    effect::File::create(path, mode).map_err(Error::disk("make", path))
 }
 
 fn ends_without_newline(file: &mut fs::File) -> io::Result<bool> {
@@ -205,7 +228,7 @@ fn ends_without_newline(file: &mut fs::File) -> io::Result<bool> {
     }
     file.seek(SeekFrom::End(-1))?;
     let mut last = [0];
-    io::Read::read_exact(file, &mut last)?;
+    file.read_exact(&mut last)?;
     Ok(last != *b"\n")
 }
 
@@ -216,13 +239,10 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn command_line<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> String {
-    let words = arguments.iter().map(|word| word.as_ref().to_string_lossy());
-    std::iter::once(program.into()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]

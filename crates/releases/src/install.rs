@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Error, Manifest, ReleaseId, Result, Store,
     host::say,
-    manifest,
+    manifest, prune,
     store::{Link, Locked, Release},
     tree, units,
 };
@@ -26,6 +26,9 @@ pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
     tree::verify(bundle, &manifest)?;
     units::check_own(bundle)?;
     let locked = store.lock("install")?;
+    // First: until this deployment is validated or another is, what it needs is not pruned.
+    locked.record_installation(&id)?;
+    prune::sweep(&locked)?;
     match store.release(&id).and_then(|release| tree::verify(&release.folder, &release.manifest)) {
         Ok(()) => say(&format!("release {id} ({}) is installed already", manifest.label)),
         Err(_) => copy(&locked, bundle, &manifest, &id)?,
@@ -51,10 +54,9 @@ fn check_machine(bundle: &Path, manifest: &Manifest) -> Result<()> {
 fn copy(store: &Locked, bundle: &Path, manifest: &Manifest, id: &ReleaseId) -> Result<()> {
     let (host, folder) = (store.host(), store.folder(id));
     let aside = store.path("releases").join(format!(".{id}.new"));
-    host.remove_tree(&aside)?;
     let copied = fill(store, bundle, manifest, id, &aside);
     if copied.is_err() {
-        // What cannot be removed now is removed by the next install of this release.
+        // What cannot be removed now is removed by the next install, or boot.
         let _ = host.remove_tree(&aside);
     }
     copied?;

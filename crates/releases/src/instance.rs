@@ -1,10 +1,10 @@
 //! An instance: a running process of a release, and the file that it keeps of itself.
 
-use std::{fmt, fs, io::Read, path::Path, str::FromStr};
+use std::{fmt, io::Read, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ReleaseId, Result, host::Host, systemd::printable};
+use crate::{Error, ReleaseId, Result, effect, host::Host, systemd::printable};
 
 /// Where instances keep their files: made by systemd, owned by the service's user.
 pub const RUNTIME: &str = "/run/app";
@@ -26,6 +26,11 @@ impl Instance {
     /// The name of its unit.
     pub fn unit(&self) -> String {
         format!("app-{}@{}.service", self.release, self.n)
+    }
+
+    /// A pattern for the names of all instances of a release.
+    pub fn all_of(release: &ReleaseId) -> String {
+        format!("app-{release}@*.service")
     }
 
     /// What it says of itself; `None` where it says nothing, or nothing that can be believed.
@@ -135,10 +140,7 @@ pub enum State {
 }
 
 fn read_hostile(path: &Path) -> Option<Vec<u8>> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // NONBLOCK: a FIFO in its place must not hold us.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).ok()?;
+    let file = effect::open_to_read(path).ok()?;
     let is_sound = file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MOST_BYTES);
     let mut bytes = Vec::new();
     (is_sound && file.take(MOST_BYTES).read_to_end(&mut bytes).is_ok()).then_some(bytes)
@@ -146,7 +148,7 @@ fn read_hostile(path: &Path) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 

@@ -6,14 +6,19 @@
 //! - `current` changes only after an instance of the new release has said that it is ready.
 //! - Whatever was stopped in the middle, running the same verb again, or a boot, converges.
 //!
-//! The verbs are functions of this library ([`install`], [`activate`], [`validate`], [`rollback`], [`boot`]);
+//! The verbs are functions of this library ([`install`], [`activate`], [`validate`], [`rollback`], [`boot`], [`prune`]);
 //! `releasectl` only parses its arguments and calls them.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod activate;
 pub mod boot;
 #[cfg(feature = "bundle")]
 pub mod bundle;
+pub mod effect;
 pub mod error;
+#[cfg(feature = "faults")]
+mod fault;
 pub mod host;
 pub mod id;
 pub mod install;
@@ -21,6 +26,7 @@ pub mod instance;
 pub mod manifest;
 mod pace;
 pub mod probe;
+pub mod prune;
 pub mod rollback;
 pub mod socket;
 pub mod status;

@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use releases::{
     Error, Result, Store, activate, boot,
     host::{say, without_controls},
-    install, rollback, socket, status, validate,
+    install, prune, rollback, socket, status,
+    validate::{self, Trial},
 };
 
 /// Installs releases of the service, switches between them without losing a request, and goes back.
@@ -49,6 +50,11 @@ enum Verb {
         release: Option<String>,
         #[command(flatten)]
         within: Within,
+        /// How long the release has to go on answering, its instance alive
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        bake: u64,
+        #[command(flatten)]
+        keep: Keep,
     },
     /// Go back to the newest validated release that was activated before the current one, or to RELEASE
     Rollback {
@@ -62,6 +68,12 @@ enum Verb {
     Restart,
     /// Start the current release where nobody serves (app.service runs this)
     Boot,
+    /// Remove releases that nobody needs any more; a good validate does the same
+    Prune(Keep),
+    /// Keep a release whatever is pruned
+    Pin(Named),
+    /// Let a pinned release be pruned again
+    Unpin(Named),
     /// Show what is current, the instances, and what they still drain
     Status(Shape),
     /// Show the releases in the store
@@ -91,6 +103,13 @@ struct Within {
 }
 
 #[derive(Args)]
+struct Keep {
+    /// How many validated releases are kept, beside the current one, what a rollback needs, pinned ones, and those in use
+    #[arg(long, value_name = "N", default_value_t = prune::KEEP)]
+    keep: usize,
+}
+
+#[derive(Args)]
 struct Shape {
     /// Print JSON
     #[arg(long)]
@@ -115,16 +134,21 @@ fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Install { bundle } => install::install(&store, &bundle).map(drop),
         Verb::Activate(Named { release }) => activate::activate(&store, &activate::resolve(&release)?),
-        Verb::Validate { release, within } => {
+        Verb::Validate { release, within, bake, keep } => {
             let id = release.as_deref().map(activate::resolve).transpose()?;
-            validate::validate(&store, id, Duration::from_secs(within.within))
+            let (within, bake) = (Duration::from_secs(within.within), Duration::from_secs(bake));
+            validate::validate(&store, id, Trial { within, bake, keep: Some(keep.keep) })
         }
         Verb::Rollback { release, within } => {
             let id = release.as_deref().map(activate::resolve).transpose()?;
-            rollback::rollback(&store, id, Duration::from_secs(within.within))
+            let (within, bake) = (Duration::from_secs(within.within), Duration::ZERO);
+            rollback::rollback(&store, id, Trial { within, bake, keep: None })
         }
         Verb::Restart => activate::restart(&store),
         Verb::Boot => boot::boot(&store),
+        Verb::Prune(Keep { keep }) => prune::prune(&store, keep),
+        Verb::Pin(Named { release }) => prune::pin(&store, &activate::resolve(&release)?, true),
+        Verb::Unpin(Named { release }) => prune::pin(&store, &activate::resolve(&release)?, false),
         Verb::Status(shape) => {
             let status = status::status(&store)?;
             print(&shape, &status, || status::render_status(&store, &status))

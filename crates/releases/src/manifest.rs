@@ -4,13 +4,12 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ReleaseId, Result};
+use crate::{Error, ReleaseId, Result, effect};
 
 /// The file's name, at the top of a bundle and of a release.
 pub const FILE: &str = "manifest.json";
@@ -133,13 +132,12 @@ fn check_file(file: &File) -> std::result::Result<(), String> {
 
 fn read_bounded(path: &Path) -> std::result::Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    // Not one that waits for a writer, nor a device.
-    let open = || fs::OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path);
     let regular = |file: fs::File| {
         let is_file = file.metadata()?.is_file();
         is_file.then_some(file).ok_or_else(|| io::Error::other("it is no regular file"))
     };
-    let read = open().and_then(regular).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+    let read =
+        effect::open_to_read(path).and_then(regular).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
     match read {
         Err(error) => Err(format!("cannot read it ({error}); give the folder of an unpacked bundle")),
         Ok(size) if size as u64 > MOST_BYTES => Err(format!("larger than {MOST_BYTES} bytes; not a manifest")),

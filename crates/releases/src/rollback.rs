@@ -1,7 +1,5 @@
 //! Rollback: a flip to a release that was good before.
 
-use std::time::Duration;
-
 use crate::{
     ReleaseId, Result, Store,
     activate::{check_alive, flip_offline, verified, way_back},
@@ -9,7 +7,7 @@ use crate::{
     store::Link,
     switch::switch,
     trail::By,
-    validate,
+    validate::{Trial, validate},
 };
 
 /// Goes back to `asked`, or to the newest validated release that was activated before the current one; called again,
@@ -18,7 +16,7 @@ use crate::{
 /// # Errors
 /// [`NothingBefore`](crate::Error::NothingBefore) where there is nothing to go back to,
 /// [`Release`](crate::Error::Release) where the release did not become READY: then the current one serves as it did.
-pub fn rollback(store: &Store, asked: Option<ReleaseId>, within: Duration) -> Result<()> {
+pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result<()> {
     if let Some(id) = &asked {
         store.release(id)?;
     }
@@ -33,5 +31,5 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, within: Duration) -> Re
     let (instance, units) = switch(&locked, &release, By::Rollback)?;
     check_alive(&locked, &instance, &units, from, By::Activate)?;
     drop(locked);
-    validate::validate(store, Some(target), within)
+    validate(store, Some(target), trial)
 }

@@ -9,7 +9,7 @@ use crate::{
     store::Link,
     switch,
     systemd::{self, Units, printable},
-    trail,
+    trail::Marks,
 };
 
 /// The host at one moment. The field names are the JSON's.
@@ -88,6 +88,10 @@ pub struct Listed {
     pub validated: bool,
     /// Whether it has passed `validate` at least once.
     pub passed: bool,
+    /// Why it is bad: it failed, and has not been validated since.
+    pub bad: Option<String>,
+    /// Whether it is kept whatever is pruned.
+    pub pinned: bool,
 }
 
 /// The host now.
@@ -116,13 +120,18 @@ pub fn status(store: &Store) -> Result<Status> {
 pub fn list(store: &Store) -> Result<Vec<Listed>> {
     let (current, validated) = (store.named_by(Link::Current), store.named_by(Link::Validated));
     let records = store.records()?;
-    let listed = store.releases().into_iter().map(|release| Listed {
-        current: current.as_ref() == Some(&release.id),
-        validated: validated.as_ref() == Some(&release.id),
-        passed: trail::has_passed(&release.id, &records),
-        label: release.manifest.label,
-        commit: release.manifest.commit,
-        id: release.id,
+    let listed = store.releases().into_iter().map(|release| {
+        let Marks { passed, bad, pinned } = Marks::of(&release.id, &records);
+        Listed {
+            current: current.as_ref() == Some(&release.id),
+            validated: validated.as_ref() == Some(&release.id),
+            passed,
+            bad,
+            pinned,
+            label: release.manifest.label,
+            commit: release.manifest.commit,
+            id: release.id,
+        }
     });
     Ok(listed.collect())
 }
@@ -160,8 +169,14 @@ pub fn render_status(store: &Store, status: &Status) -> String {
 pub fn render_list(listed: &[Listed]) -> String {
     let mut table = table(["RELEASE", "LABEL", "COMMIT", "MARKS"]);
     for release in listed {
-        let marks = [(release.current, "current"), (release.validated, "validated"), (release.passed, "passed")];
-        let marks: Vec<&str> = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
+        let marks = [
+            (release.current, "current"),
+            (release.validated, "validated"),
+            (release.passed, "passed"),
+            (release.pinned, "pinned"),
+        ];
+        let mut marks: Vec<String> = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| (*mark).to_owned()).collect();
+        marks.extend(release.bad.as_deref().map(|reason| format!("bad ({})", printable(reason))));
         let commit: String = release.commit.chars().take(12).collect();
         table.add_row([release.id.as_str(), &printable(&release.label), &commit, &marks.join(" ")]);
     }

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{Seek, Write},
     ops::Deref,
     path::{Path, PathBuf},
     thread,
@@ -10,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Error, Manifest, ReleaseId, Result,
+    Error, Manifest, ReleaseId, Result, effect,
     host::{self, Host},
     instance::Instance,
     systemd,
@@ -125,10 +124,8 @@ impl Store {
         self.host.make_folder(&self.path(""))?;
         let path = self.path("lock");
         let mut file = self.host.open_lock(&path)?;
-        self.wait_for(&file, &path)?;
-        // Only for people who wait; that it may be torn or old does no harm.
-        let _ = file.rewind().and_then(|()| file.set_len(0));
-        let _ = writeln!(file, "releasectl {verb} (pid {})", std::process::id());
+        self.wait_for(file.inner(), &path)?;
+        self.host.sign_lock(&mut file, &format!("releasectl {verb} (pid {}) {}\n", std::process::id(), now()));
         Ok(Locked { store: self, _file: file })
     }
 
@@ -139,7 +136,7 @@ impl Store {
             if let fs::TryLockError::Error(error) = error {
                 return Err(Error::disk("lock", path)(error));
             }
-            let holder = systemd::printable(fs::read_to_string(path).unwrap_or_default().trim());
+            let holder = holder(&fs::read_to_string(path).unwrap_or_default(), now());
             if since.elapsed() >= self.lock_wait {
                 return Err(Error::Locked { path: path.to_owned(), holder, waited: self.lock_wait.as_secs() });
             }
@@ -156,7 +153,7 @@ impl Store {
 #[derive(Debug)]
 pub struct Locked<'a> {
     store: &'a Store,
-    _file: fs::File,
+    _file: effect::File,
 }
 
 impl Deref for Locked<'_> {
@@ -200,9 +197,37 @@ impl Locked<'_> {
         self.record(&Record::Validation { validated: id.clone(), time: now() })
     }
 
+    /// Logs that a release failed. That a disk is too full to say so must not keep the host from going back.
+    pub fn record_failure(&self, id: &ReleaseId, reason: &str) {
+        let reason = systemd::printable(reason.lines().next().unwrap_or_default());
+        if let Err(error) = self.record(&Record::Failure { failed: id.clone(), reason, time: now() }) {
+            host::say(&format!("release {id} is not marked bad: {error}"));
+        }
+    }
+
+    /// Logs that a release is being deployed.
+    pub fn record_installation(&self, id: &ReleaseId) -> Result<()> {
+        self.record(&Record::Installation { installed: id.clone(), time: now() })
+    }
+
+    /// Logs that a release is to be kept, or need not be any more.
+    pub fn record_pin(&self, id: &ReleaseId, is_pinned: bool) -> Result<()> {
+        let (id, time) = (id.clone(), now());
+        self.record(&if is_pinned { Record::Pin { pinned: id, time } } else { Record::Unpin { unpinned: id, time } })
+    }
+
     fn record(&self, record: &Record) -> Result<()> {
         let line = serde_json::to_string(record).unwrap_or_default();
         self.host().append_line(&self.path("activations.jsonl"), &line)
+    }
+}
+
+/// Who holds the lock and since when, of what it wrote there: its name, and seconds since the epoch.
+fn holder(text: &str, now: u64) -> String {
+    let text = systemd::printable(text.trim());
+    match text.rsplit_once(' ').map(|(who, since)| (who, since.parse::<u64>())) {
+        Some((who, Ok(since))) => format!("{who}, which has it since {} s", now.saturating_sub(since)),
+        _ => text,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Error, Result, Store,
+    Error, Result, Store, boot,
     host::say,
     instance::{Instance, RUNTIME},
     pace,
@@ -35,7 +35,7 @@ pub fn switch(store: &Locked, release: &Release, by: By) -> Result<(Instance, Un
     units::put_own(store, release)?;
     let instance = store.new_instance(&release.id)?;
     pace::note(store.host(), &release.id);
-    start(store, &instance)?;
+    start(store, &instance).inspect_err(|error| store.record_failure(&release.id, &error.to_string()))?;
     let from = store.named_by(Link::Current);
     if let Err(error) = adopt(store, &instance, by) {
         // An error of the last sync comes after the flip; then the instance stays.
@@ -77,9 +77,9 @@ pub fn start(store: &Locked, instance: &Instance) -> Result<()> {
 /// Waits for READY. While a candidate of ours starts, systemd triggers `app.service` for nobody, and a `boot` would wait
 /// for our lock: so if the serving instance dies meanwhile, replacing it falls to us.
 fn wait_for_start(store: &Locked, instance: &Instance) -> Result<Output> {
-    let child = systemd::start(store.host(), instance)?;
+    let started = systemd::start(store.host(), instance)?;
     let (done, wait) = mpsc::channel();
-    thread::spawn(move || done.send(child.wait_with_output()));
+    thread::spawn(move || done.send(started.wait()));
     let mut told = false;
     loop {
         match wait.recv_timeout(WATCH) {
@@ -103,14 +103,16 @@ fn wait_for_start(store: &Locked, instance: &Instance) -> Result<Output> {
 }
 
 fn revive(store: &Locked, candidate: &Instance) -> Result<()> {
-    let Some(current) = store.named_by(Link::Current) else { return Ok(()) };
-    let someone_is_up = Units::list(store.host())?.up().any(|instance| instance != candidate);
-    if someone_is_up || !pace::turn(store.host(), Some(&current)).delay.is_zero() {
+    let units = Units::list(store.host())?;
+    let wanted = if store.named_by(Link::Current).is_some() { boot::wanted(store, &units)? } else { None };
+    let someone_is_up = units.up().any(|instance| instance != candidate);
+    if someone_is_up || wanted.is_none() || !pace::turn(store.host(), wanted.as_ref()).delay.is_zero() {
         return Ok(());
     }
-    let instance = store.new_instance(&current)?;
-    say(&format!("nobody serves while the candidate starts: starting {} of the current release", instance.unit()));
-    pace::note(store.host(), &current);
+    let release = boot::choose(store, &units)?.id;
+    let instance = store.new_instance(&release)?;
+    say(&format!("nobody serves while the candidate starts: starting {}", instance.unit()));
+    pace::note(store.host(), &release);
     systemd::start(store.host(), &instance).map(drop)
 }
 
@@ -118,7 +120,7 @@ fn revive(store: &Locked, candidate: &Instance) -> Result<()> {
 pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
     let host = store.host();
     let shown = systemd::show(host, instance).unwrap_or_default();
-    let log = systemd::last_lines(host, instance, LOG_LINES);
+    let log = systemd::last_lines(host, &instance.unit(), LOG_LINES);
     // Its unit may say Restart=, so it is stopped even where it has failed.
     if let Err(error) = systemd::stop(host, &instance.unit()).and_then(|()| tidy(store).map(drop)) {
         say(&error.to_string());
@@ -127,7 +129,6 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
         // A host without a release refuses connections rather than let them wait for nobody.
         let _ = systemd::stop(host, systemd::SOCKET);
     }
-    let log: String = log.iter().map(|line| format!("  | {line}\n")).collect();
     let how = format!("systemd says {}, exit status {}", shown.result, shown.status);
     Error::Release(format!("release {} {what} ({how})\nits last lines:\n{log}{}", instance.release, serving(store)))
 }

@@ -1,8 +1,8 @@
 //! What is asked of systemd, through its own programs.
 
-use std::{path::PathBuf, process::Child, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use crate::{Error, ReleaseId, Result, host::Host, instance::Instance};
+use crate::{Error, ReleaseId, Result, effect::Started, host::Host, instance::Instance};
 
 /// The socket that all instances accept from.
 pub const SOCKET: &str = "app.socket";
@@ -24,6 +24,11 @@ impl Shown {
     /// Whether the instance accepts or may soon.
     pub fn is_up(&self) -> bool {
         matches!(self.active.as_str(), "active" | "activating" | "reloading")
+    }
+
+    /// How it ended, for people.
+    pub fn ended(&self) -> String {
+        format!("its instance ended: systemd says {}, exit status {}", self.result, self.status)
     }
 }
 
@@ -50,8 +55,8 @@ pub fn require_running() -> Result<()> {
 }
 
 /// Begins to start an instance. The returned process ends when the instance is READY or has failed.
-pub fn start(host: &Host, instance: &Instance) -> Result<Child> {
-    host.spawn("systemctl", &["start", &instance.unit()])
+pub fn start(host: &Host, instance: &Instance) -> Result<Started> {
+    host.start("systemctl", &["start", &instance.unit()])
 }
 
 /// Tells instances to retire, and does not wait until they have.
@@ -169,13 +174,13 @@ pub fn property(host: &Host, unit: &str, name: &str) -> Result<String> {
     Ok(host.run("systemctl", &["show", "-p", name, "--value", unit])?.trim().to_owned())
 }
 
-/// The last lines that an instance logged, oldest first, harmless to print.
-pub fn last_lines(host: &Host, instance: &Instance, count: u32) -> Vec<String> {
+/// The last lines that a unit, or all that a pattern matches, logged: oldest first, harmless to print, each marked.
+pub fn last_lines(host: &Host, unit: &str, count: u32) -> String {
     // A process that has just died may have lines under way; without the sync they come too late to be read.
     let _ = host.run("journalctl", &["--sync"]);
-    let arguments = ["-o", "cat", "--no-pager", "-q", "-n", &count.to_string(), "-u", &instance.unit()];
+    let arguments = ["-o", "cat", "--no-pager", "-q", "-n", &count.to_string(), "-u", unit];
     let text = host.run("journalctl", &arguments).unwrap_or_default();
-    text.lines().map(printable).collect()
+    text.lines().map(|line| format!("  | {}\n", printable(line))).collect()
 }
 
 /// A line of somebody else's making, without what could steer a terminal, and not too long.

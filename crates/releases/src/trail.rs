@@ -1,6 +1,6 @@
 //! The log of activations, and the way back that follows from it.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,13 +34,78 @@ pub enum Record {
         /// Seconds since the epoch.
         time: u64,
     },
-    /// The release passed `validate`.
+    /// The release passed `validate`: whatever failed before, it is good now.
     Validation {
         /// Which.
         validated: ReleaseId,
         /// Seconds since the epoch.
         time: u64,
     },
+    /// The release did not become ready, or did not hold until it was validated.
+    Failure {
+        /// Which.
+        failed: ReleaseId,
+        /// In one line.
+        reason: String,
+        /// Seconds since the epoch.
+        time: u64,
+    },
+    /// The release was installed, or again where it was already.
+    Installation {
+        /// Which.
+        installed: ReleaseId,
+        /// Seconds since the epoch.
+        time: u64,
+    },
+    /// The release is kept until it is unpinned.
+    Pin {
+        /// Which.
+        pinned: ReleaseId,
+        /// Seconds since the epoch.
+        time: u64,
+    },
+    /// It is not any more.
+    Unpin {
+        /// Which.
+        unpinned: ReleaseId,
+        /// Seconds since the epoch.
+        time: u64,
+    },
+}
+
+/// What the log says of a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// It has passed `validate` at least once.
+    pub passed: bool,
+    /// Why it failed, where it has not passed since: a bare `rollback` never chooses it, and it is not kept.
+    pub bad: Option<String>,
+    /// It is kept.
+    pub pinned: bool,
+}
+
+impl Marks {
+    /// Those of `release`.
+    pub fn of(release: &ReleaseId, records: &[Record]) -> Self {
+        let mut marks = Self::default();
+        for record in records {
+            match record {
+                Record::Validation { validated, .. } if validated == release => {
+                    (marks.passed, marks.bad) = (true, None);
+                }
+                Record::Failure { failed, reason, .. } if failed == release => marks.bad = Some(reason.clone()),
+                Record::Pin { pinned, .. } if pinned == release => marks.pinned = true,
+                Record::Unpin { unpinned, .. } if unpinned == release => marks.pinned = false,
+                _ => {}
+            }
+        }
+        marks
+    }
+
+    /// Whether one may go back to it unasked.
+    pub fn are_good(&self) -> bool {
+        self.passed && self.bad.is_none()
+    }
 }
 
 impl Record {
@@ -48,7 +113,7 @@ impl Record {
     pub fn activated(&self) -> Option<&ReleaseId> {
         match self {
             Self::Activation { release, .. } => Some(release),
-            Self::Validation { .. } => None,
+            _ => None,
         }
     }
 }
@@ -82,9 +147,39 @@ pub fn before(current: &ReleaseId, records: &[Record]) -> Vec<ReleaseId> {
     trail
 }
 
-/// The releases that have passed `validate` at least once.
-pub fn has_passed(release: &ReleaseId, records: &[Record]) -> bool {
-    records.iter().any(|record| matches!(record, Record::Validation { validated, .. } if validated == release))
+/// Why a release has failed since it was last activated, if it has.
+pub fn failure_since_activation<'a>(release: &ReleaseId, records: &'a [Record]) -> Option<&'a str> {
+    let since = records.iter().rposition(|record| record.activated() == Some(release)).unwrap_or(0);
+    records[since..].iter().find_map(|record| match record {
+        Record::Failure { failed, reason, .. } if failed == release => Some(reason.as_str()),
+        _ => None,
+    })
+}
+
+/// The good releases that were validated last, `count` at most, and what was installed since the last validation: they
+/// are what a deployment that is under way, and the next ones back, may need.
+pub fn to_keep(count: usize, records: &[Record]) -> BTreeSet<ReleaseId> {
+    let validation = |record: &Record| match record {
+        Record::Validation { validated, .. } => Some(validated.clone()),
+        _ => None,
+    };
+    let last = records.iter().rposition(|record| validation(record).is_some()).unwrap_or(0);
+    let since = records[last..].iter().filter_map(|record| match record {
+        Record::Installation { installed, .. } => Some(installed.clone()),
+        _ => None,
+    });
+    let mut newest: Vec<ReleaseId> = Vec::new();
+    for id in records.iter().rev().filter_map(validation) {
+        if newest.len() < count && !newest.contains(&id) && Marks::of(&id, records).are_good() {
+            newest.push(id);
+        }
+    }
+    newest.into_iter().chain(since).collect()
+}
+
+/// Whether an activation asked for this instance; a boot's are not logged, unless it chooses another release.
+pub fn is_activation(n: u64, records: &[Record]) -> bool {
+    records.iter().any(|record| matches!(record, Record::Activation { n: asked, .. } if *asked == n))
 }
 
 /// The highest instance number that the log knows.
@@ -97,7 +192,7 @@ pub fn highest_n(records: &[Record]) -> u64 {
 fn flipped<'a>(current: &'a ReleaseId, records: &'a [Record]) -> Vec<(&'a ReleaseId, By)> {
     let activations = records.iter().filter_map(|record| match record {
         Record::Activation { release, from, by, .. } => Some((release, from.as_ref(), *by)),
-        Record::Validation { .. } => None,
+        _ => None,
     });
     let activations: Vec<_> = activations.collect();
     let current_after = |at: usize| activations.get(at + 1).map_or(Some(current), |(_, from, _)| *from);
@@ -153,6 +248,54 @@ mod tests {
     fn an_activation_that_never_flipped_leaves_no_trace() {
         assert_eq!(before_is('b', ".+a a+b b+c"), "a", "the last one failed");
         assert_eq!(before_is('d', ".+a a+b b+c b+d"), "ab", "one in the middle failed");
+    }
+
+    fn validated(letter: char) -> Record {
+        Record::Validation { validated: id(letter), time: 0 }
+    }
+
+    fn failed(letter: char) -> Record {
+        Record::Failure { failed: id(letter), reason: "died".to_owned(), time: 0 }
+    }
+
+    fn kept(count: usize, records: &[Record]) -> String {
+        to_keep(count, records).iter().map(|release| &release.as_str()[..1]).collect()
+    }
+
+    #[test]
+    fn the_newest_good_ones_are_kept_and_what_was_installed_since() {
+        let installed = |letter| Record::Installation { installed: id(letter), time: 0 };
+        let mut records = vec![installed('a'), validated('a'), installed('b'), failed('b'), installed('c')];
+        records.extend([validated('c'), validated('a'), validated('d')]);
+        assert_eq!(kept(2, &records), "ad", "a was validated again after c");
+        assert_eq!(kept(9, &records), "acd", "b has never passed");
+        records.push(failed('d'));
+        assert_eq!(kept(2, &records), "ac");
+        records.push(installed('b'));
+        assert_eq!(kept(1, &records), "ab", "a deployment of b may be under way");
+        assert_eq!(kept(1, &[]), "");
+    }
+
+    #[test]
+    fn a_failure_is_forgiven_by_a_validation_and_told_by_its_activation() {
+        let marks = |records: &[Record]| Marks::of(&id('b'), records);
+        let mut records = log(".+a a+b");
+        records.extend([validated('b'), failed('b')]);
+        assert_eq!((marks(&records).passed, marks(&records).are_good()), (true, false));
+        assert_eq!(failure_since_activation(&id('b'), &records), Some("died"));
+        records.extend(log("a+b"));
+        assert_eq!(failure_since_activation(&id('b'), &records), None);
+        assert!(!marks(&records).are_good());
+        records.push(validated('b'));
+        assert!(marks(&records).are_good());
+    }
+
+    #[test]
+    fn a_pin_holds_until_it_is_taken_back() {
+        let pin = Record::Pin { pinned: id('a'), time: 0 };
+        let unpin = Record::Unpin { unpinned: id('a'), time: 0 };
+        assert!(Marks::of(&id('a'), &[unpin.clone(), pin.clone()]).pinned);
+        assert!(!Marks::of(&id('a'), &[pin, unpin]).pinned);
     }
 
     #[test]

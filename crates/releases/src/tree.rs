@@ -4,14 +4,14 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Error, Manifest, Result,
+    Error, Manifest, Result, effect,
     id::hex,
     manifest::{self, File},
 };
@@ -23,7 +23,7 @@ use crate::{
 pub fn verify(folder: &Path, manifest: &Manifest) -> Result<()> {
     let found = check_shape(folder, manifest)?;
     for (path, file) in found {
-        let source = open(&path)?;
+        let source = effect::open_to_read(&path).map_err(Error::disk("open", &path))?;
         copy_verified(source, file, &path, &mut std::io::sink())?;
     }
     Ok(())
@@ -54,13 +54,6 @@ pub fn check_shape<'a>(folder: &Path, manifest: &'a Manifest) -> Result<Vec<(Pat
         Some(path) => Err(damaged(&path, "is in the manifest and not here")),
         None => Ok(found),
     }
-}
-
-/// Opens a file of a bundle; a symbolic link is refused, so nothing outside is ever read.
-pub(crate) fn open(path: &Path) -> Result<fs::File> {
-    // Nor is it waited for, where it is a FIFO.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(Error::disk("open", path))
 }
 
 /// Copies a file and verifies what was copied, not what was there before.

@@ -1,6 +1,7 @@
 //! The host's units, as releases bring them.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -90,6 +91,20 @@ pub fn put_socket(store: &Locked, release: &Release) -> Result<Vec<u8>> {
 pub fn restore_socket(store: &Locked, old: &[u8]) -> Result<()> {
     store.host().write(&path(store, systemd::SOCKET), old)?;
     systemd::reload_if_needed(store.host(), systemd::SOCKET)
+}
+
+/// Removes the units of releases that are gone, and what killed runs have left aside. The folder is everybody's, so nothing
+/// that has not a name of ours.
+pub fn remove_strays(store: &Locked, releases: &BTreeSet<ReleaseId>) -> Result<()> {
+    for entry in fs::read_dir(store.host().path(UNITS)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("app")) else { continue };
+        let id = name.strip_prefix('-').and_then(|name| name.strip_suffix("@.service")?.parse().ok());
+        if name.ends_with(".new") || id.is_some_and(|id| !releases.contains(&id)) {
+            store.host().remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn own(id: &ReleaseId) -> String {

@@ -1,4 +1,4 @@
-//! Validate: the public socket answers with the release, or the one before is brought back.
+//! Validate: the public socket answers with the release, and goes on to, or the one before is brought back.
 
 use std::{
     thread,
@@ -9,92 +9,155 @@ use crate::{
     Error, ReleaseId, Result, Store,
     activate::{verified, warn_of_socket, way_back},
     host::say,
+    instance::Instance,
     probe::{self, Address},
+    prune::prune_within,
     store::{Link, Locked},
     switch::{self, switch},
     systemd::{self, Units},
-    trail::By,
+    trail::{self, By},
     units,
 };
 
 const IN_A_ROW: u32 = 10;
+const LOG_LINES: u32 = 8;
 const POLL: Duration = Duration::from_millis(20);
+/// Between two questions while a release bakes.
+const WATCH: Duration = Duration::from_millis(200);
 
-/// Asks until ten fresh connections in a row are answered by the current release, ready; then the release is validated.
+/// What a release has to do to be validated.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// How long it may take to answer ten fresh connections in a row.
+    pub within: Duration,
+    /// How long it has to go on answering after that, its instance alive.
+    pub bake: Duration,
+    /// How many validated releases are kept when it has passed; `None` prunes nothing.
+    pub keep: Option<usize>,
+}
+
+/// Asks until ten fresh connections in a row are answered by the current release, ready, and then for as long as it bakes;
+/// then the release is validated.
 ///
 /// Nothing is locked while it asks. Where another release became current meanwhile, this one is left as it is.
 ///
 /// # Errors
-/// [`Error::Release`] where that did not happen `within` the time, or the instance died: then the last validated
-/// release has been brought back, where it is another one.
-pub fn validate(store: &Store, asked: Option<ReleaseId>, within: Duration) -> Result<()> {
+/// [`Error::Release`] where it did not answer, or its instance died: then it is marked bad, and the last validated release
+/// has been brought back, where it is another one.
+pub fn validate(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result<()> {
     systemd::require(store.host(), "validate")?;
     if !store.host().is_live() {
         return Err(Error::Offline("validate"));
     }
     let id = asked.map_or_else(|| store.current(), Ok)?;
     store.release(&id)?;
-    let answered = watch(store, &id, within);
+    let answered = watch(store, &id, trial);
     let locked = store.lock("validate")?;
     let current = locked.current()?;
     if current != id {
-        say(&format!("release {id} is superseded by {current}; it is not validated"));
-        return Ok(());
+        return superseded(&locked, &id, &current);
     }
     match answered {
-        Ok(()) => pass(&locked, &id),
+        Ok(asked) => pass(&locked, &id, asked, trial.keep),
         Err(reason) => Err(fail(&locked, &id, &reason)),
     }
 }
 
-/// Ten fresh connections in a row, while one and the same instance lives.
-fn watch(store: &Store, id: &ReleaseId, within: Duration) -> std::result::Result<(), String> {
+/// Another release is current: by a newer deployment, or because this one died and a boot went back.
+fn superseded(store: &Locked, id: &ReleaseId, current: &ReleaseId) -> Result<()> {
+    let records = store.records()?;
+    let Some(reason) = trail::failure_since_activation(id, &records) else {
+        say(&format!("release {id} is superseded by {current}; it is not validated"));
+        return Ok(());
+    };
+    let log = last_lines(store, id);
+    Err(Error::Release(format!(
+        "release {id} is not validated: {reason}; its last lines:\n{log}release {current} has taken its place; {}",
+        switch::serving(store)
+    )))
+}
+
+/// Ten fresh connections in a row, and then one after the other while it bakes. Returns how many.
+fn watch(store: &Store, id: &ReleaseId, trial: Trial) -> std::result::Result<u32, String> {
     let text = |error: Error| error.to_string();
     let listen = systemd::property(store.host(), systemd::SOCKET, "Listen").map_err(text)?;
     let address = Address::parse(&listen).ok_or_else(|| format!("{} listens nowhere: {listen:?}", systemd::SOCKET))?;
     let units = Units::list(store.host()).map_err(text)?;
-    let instance = units.newest(id).ok_or("no instance of it is up")?;
-    let is_up = || systemd::show(store.host(), instance).is_ok_and(|shown| shown.is_up());
+    let mut instance = units.newest(id).ok_or("no instance of it is up")?.clone();
+    let ask = || match probe::ask(&address) {
+        Ok(release) if release == id.as_str() => Ok(()),
+        Ok(other) => Err(format!("release {} answers", systemd::printable(&other))),
+        Err(error) => Err(error),
+    };
+    let is_current = || store.named_by(Link::Current).as_ref() == Some(id);
     let (began, mut in_a_row) = (Instant::now(), 0);
     while in_a_row < IN_A_ROW {
-        let wrong = match probe::ask(&address) {
-            Ok(release) if release == id.as_str() => {
-                in_a_row += 1;
-                continue;
-            }
-            Ok(other) => format!("release {} answers", systemd::printable(&other)),
-            Err(error) => error,
+        let Err(wrong) = ask() else {
+            in_a_row += 1;
+            continue;
         };
         in_a_row = 0;
-        if store.named_by(Link::Current).as_ref() != Some(id) || !is_up() || began.elapsed() > within {
+        if !is_current() || began.elapsed() > trial.within {
             return Err(wrong);
         }
+        still_up(store, &mut instance).map_err(|ended| format!("{ended} ({wrong})"))?;
         thread::sleep(POLL);
     }
-    if is_up() { Ok(()) } else { Err("its instance died".to_owned()) }
+    still_up(store, &mut instance)?;
+    if !trial.bake.is_zero() {
+        say(&format!("release {id} answers; it bakes for {} s", trial.bake.as_secs()));
+    }
+    let (until, mut asked) = (Instant::now() + trial.bake, in_a_row);
+    while Instant::now() < until && is_current() {
+        thread::sleep(WATCH.min(until.saturating_duration_since(Instant::now())));
+        let answered = ask();
+        // A death is the better reason: whoever answers by then is another.
+        still_up(store, &mut instance)?;
+        answered?;
+        asked += 1;
+    }
+    Ok(asked)
 }
 
-fn pass(store: &Locked, id: &ReleaseId) -> Result<()> {
+/// Fails where the instance has ended; one that was told to, for a fresh one of the same release, is replaced by that.
+fn still_up(store: &Store, instance: &mut Instance) -> std::result::Result<(), String> {
+    let shown = systemd::show(store.host(), instance).map_err(|error| error.to_string())?;
+    if shown.is_up() {
+        return Ok(());
+    }
+    let units = Units::list(store.host()).unwrap_or_default();
+    let records = store.records().unwrap_or_default();
+    match units.newest(&instance.release) {
+        Some(next) if trail::is_activation(next.n, &records) => *instance = next.clone(),
+        // One that a boot started instead is of no account.
+        _ => return Err(shown.ended()),
+    }
+    Ok(())
+}
+
+fn pass(store: &Locked, id: &ReleaseId, asked: u32, keep: Option<usize>) -> Result<()> {
     let release = store.release(id)?;
     store.record_validation(id)?;
     store.point(Link::Validated, id)?;
     units::put_boot(store, &release)?;
-    switch::tidy(store)?;
+    let units = switch::tidy(store)?;
+    if let Some(keep) = keep {
+        // The release is good; what could not be removed is no reason to say otherwise.
+        if let Err(error) = prune_within(store, &units, keep) {
+            say(&format!("not pruned: {error}"));
+        }
+    }
     warn_of_socket(store, &release);
     say(&format!(
-        "release {id} ({}) is current and validated: {IN_A_ROW} of {IN_A_ROW} fresh connections",
+        "release {id} ({}) is current and validated: {asked} of {asked} fresh connections",
         release.manifest.label
     ));
     Ok(())
 }
 
 fn fail(store: &Locked, id: &ReleaseId, reason: &str) -> Error {
-    let units = Units::list(store.host()).unwrap_or_default();
-    let log = match units.instances.iter().rfind(|(instance, _)| instance.release == *id) {
-        Some((instance, _)) => systemd::last_lines(store.host(), instance, 8),
-        None => Vec::new(),
-    };
-    let log: String = log.iter().map(|line| format!("  | {line}\n")).collect();
+    store.record_failure(id, reason);
+    let log = last_lines(store, id);
     let is_good = |validated: &ReleaseId| validated != id && verified(store, validated).is_ok();
     let to = store.named_by(Link::Validated).filter(is_good).or_else(|| way_back(store).ok());
     let back = to.map(|validated| {
@@ -110,4 +173,9 @@ fn fail(store: &Locked, id: &ReleaseId, reason: &str) -> Error {
         "release {id} is not validated: {reason}; its last lines:\n{log}{back}{}",
         switch::serving(store)
     ))
+}
+
+/// The last lines of a release, whichever instance of it they are from.
+fn last_lines(store: &Store, id: &ReleaseId) -> String {
+    systemd::last_lines(store.host(), &Instance::all_of(id), LOG_LINES)
 }

@@ -75,7 +75,8 @@ fn is_paced_and_healed(bad: &str) {
     agent.deploy(&good.archive).expect_success();
     assert!(!agent.deploy(&bad.archive).succeeded());
     // No verb makes such a release current and leaves it so: its host did, by a configuration that changed, say.
-    host.succeed(&format!("ln -sfn releases/{} /opt/app/current; systemctl stop 'app-*@*'", bad.id));
+    host.succeed(&format!("cd /opt/app; for link in current validated; do ln -sfn releases/{} $link; done", bad.id));
+    host.succeed("systemctl stop 'app-*@*'");
 
     let load = Load::start(&host, Mode::C1, 2);
     let count = || host.succeed("cat /opt/app/counter").trim().parse::<u64>().unwrap();

@@ -9,11 +9,26 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use releases::bundle::{Bundle, Contents};
 
 const UNIT: &str = "units/app@.service";
+const VALIDATE: &str = "hooks/validate-service";
+
+/// What `just bundle` packs, built once; but it bakes for no time, so that these tests do not take hours.
+pub fn contents() -> Contents {
+    let mut contents = shipped();
+    bake(&mut contents, 0);
+    contents
+}
 
 /// What `just bundle` packs, built once.
-pub fn contents() -> Contents {
+pub fn shipped() -> Contents {
     static BUILT: OnceLock<Contents> = OnceLock::new();
     BUILT.get_or_init(|| Contents::build(rig::workspace()).unwrap()).clone()
+}
+
+/// Lets the validation of a bundle watch for so many seconds.
+pub fn bake(contents: &mut Contents, seconds: u32) {
+    let text = String::from_utf8(contents.get(VALIDATE).unwrap().to_vec()).unwrap();
+    let (before, _) = text.split_once("validate .").unwrap();
+    contents.put(VALIDATE, 0o755, format!("{before}validate . --bake {seconds}\n").as_bytes());
 }
 
 pub fn good(label: &str) -> Bundle {

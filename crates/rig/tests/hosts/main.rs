@@ -1,11 +1,13 @@
 //! The whole story on real hosts: systemd, sockets, signals and kills as they are.
 
+mod bake;
 mod boot;
 mod bundles;
 mod candidates;
 mod deploy;
 mod handover;
 mod input;
+mod prune;
 mod rigging;
 mod runbook;
 mod tools;

@@ -1,0 +1,91 @@
+//! Faults on request, for the rig alone: no host's `releasectl` is built with it.
+//!
+//! `/run/releasectl.fault` holds a line for each verb that is to be watched: `VERB HOW [STEP] [MORE]`. Every effect of such a
+//! verb is a line of `/run/releasectl.steps`, `VERB PID STEP OPERATION PATH`, written before it happens. HOW is
+//!
+//! - `count`: that is all;
+//! - `kill STEP`, `kill-group STEP`: before that step, this process or its whole group is killed;
+//! - `error STEP ERRNO`: that step fails so;
+//! - `run STEP COMMAND`: before that step, a shell runs this;
+//! - `leave-out OPERATION`: every effect of that name is left out, and said to have happened.
+#![expect(clippy::disallowed_methods, reason = "what it writes is for the rig")]
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    process::Command,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use rustix::process::{Signal, getpgrp, getpid, kill_process, kill_process_group};
+
+use crate::effect::Outcome;
+
+const REQUEST: &str = "/run/releasectl.fault";
+const STEPS: &str = "/run/releasectl.steps";
+
+/// What is asked for the verb that this process runs.
+static FAULT: LazyLock<Option<Fault>> = LazyLock::new(|| {
+    let verb = std::env::args().nth(1)?;
+    let text = fs::read_to_string(REQUEST).ok()?;
+    let how = text.lines().find_map(|line| line.strip_prefix(&verb)?.strip_prefix(' '))?;
+    Some(Fault { how: How::parse(how).unwrap_or_else(|| panic!("{REQUEST}: {how:?}")), verb })
+});
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+#[derive(Debug)]
+struct Fault {
+    verb: String,
+    how: How,
+}
+
+#[derive(Debug)]
+enum How {
+    Count,
+    Kill(u32),
+    KillGroup(u32),
+    Error(u32, i32),
+    Run(u32, String),
+    LeaveOut(String),
+}
+
+impl How {
+    fn parse(text: &str) -> Option<Self> {
+        let (how, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let (step, more) = rest.split_once(' ').unwrap_or((rest, ""));
+        Some(match how {
+            "count" => Self::Count,
+            "kill" => Self::Kill(step.parse().ok()?),
+            "kill-group" => Self::KillGroup(step.parse().ok()?),
+            "error" => Self::Error(step.parse().ok()?, more.parse().ok()?),
+            "run" => Self::Run(step.parse().ok()?, more.to_owned()),
+            "leave-out" => Self::LeaveOut(rest.to_owned()),
+            _ => return None,
+        })
+    }
+}
+
+/// Counts the effect that is about to happen, and does what was asked for it.
+pub fn reach(operation: &str, path: &Path) -> io::Result<Outcome> {
+    let Some(Fault { verb, how }) = &*FAULT else { return Ok(Outcome::Happens) };
+    let step = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+    let line = format!("{verb} {} {step} {operation} {}\n", std::process::id(), path.display());
+    fs::OpenOptions::new().append(true).create(true).open(STEPS)?.write_all(line.as_bytes())?;
+    if matches!(how, How::Kill(at) | How::KillGroup(at) | How::Error(at, _) | How::Run(at, _) if *at == step) {
+        // Once: whoever runs the verb next, a boot that systemd starts again for one, is to heal.
+        fs::remove_file(REQUEST)?;
+    }
+    match how {
+        How::Kill(at) if *at == step => drop(kill_process(getpid(), Signal::KILL)),
+        How::KillGroup(at) if *at == step => drop(kill_process_group(getpgrp(), Signal::KILL)),
+        How::Error(at, errno) if *at == step => return Err(io::Error::from_raw_os_error(*errno)),
+        How::Run(at, command) if *at == step => drop(Command::new("sh").args(["-c", command]).status()?),
+        How::LeaveOut(name) if name == operation => return Ok(Outcome::IsLeftOut),
+        _ => {}
+    }
+    Ok(Outcome::Happens)
+}

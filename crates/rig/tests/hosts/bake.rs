@@ -1,0 +1,140 @@
+//! Releases that are READY and turn bad: validation watches, and the last good one is back by itself.
+
+use std::{thread, time::Duration};
+
+use rig::{Agent, Deployment, Host, Load, Mode};
+use serde_json::Value;
+
+use crate::{
+    bundles::{bake, contents, good, shipped, unit},
+    deploy::{assert_converged, status},
+};
+
+/// What `releasectl list` says of a release.
+pub fn listed(host: &Host, id: &str) -> Value {
+    let all: Value = serde_json::from_str(&host.succeed("releasectl list --json")).unwrap();
+    all.as_array().unwrap().iter().find(|release| release["id"] == id).cloned().unwrap_or_default()
+}
+
+#[track_caller]
+fn says(deployment: &Deployment, words: &str) {
+    let tail = deployment.last().tail();
+    assert!(tail.contains(words), "wanted {words:?} in:\n{tail}");
+}
+
+/// Deploys a release over a good one, under load; while it bakes, `harm` is done. The deployment fails and says `words`, the
+/// good one serves again, and no client but those of the bad one at that moment has noticed.
+#[track_caller]
+fn is_replaced(line: (&str, &str), harm: &str, words: &str) -> Host {
+    let (host, good) = (Host::boot(), good("good"));
+    Agent::new(&host).deploy(&good.archive).expect_success();
+    let mut contents = contents();
+    bake(&mut contents, 30);
+    unit(&mut contents, line.0, line.1);
+    let bad = contents.pack("bad").unwrap();
+    let load = Load::start(&host, Mode::C1, 10);
+    let deployment = thread::scope(|scope| {
+        let deployment = scope.spawn(|| Agent::new(&host).deploy(&bad.archive));
+        host.wait_until("it is validated", |host| host.run("pgrep -f '[r]eleasectl validate'").code == 0);
+        // Beyond the first ten connections; were it not, the same would be said.
+        thread::sleep(Duration::from_millis(300));
+        host.succeed(&harm.replace("BAD", &format!("app-{}@*", bad.id)));
+        deployment.join().unwrap().expect_failure("ValidateService")
+    });
+    says(&deployment, words);
+    says(&deployment, &format!("serving now: release {}", good.id));
+    let report = load.stop();
+    assert!(report.lost() <= 10, "one of each client at most: {}", report.losses());
+    assert_converged(&host, good.id.as_str());
+    assert_eq!(status(&host)["validated"], good.id.as_str());
+    let marks = listed(&host, bad.id.as_str());
+    assert!(marks["bad"].as_str().is_some() && marks["passed"] == false, "{marks}");
+    let said = host.fail("releasectl rollback");
+    assert!(said.contains("no validated release was activated before"), "{said}");
+    host
+}
+
+const AS_IT_IS: (&str, &str) = ("Type=notify", "Type=notify");
+
+#[test]
+fn a_release_that_crashes_while_it_bakes_is_replaced() {
+    is_replaced(AS_IT_IS, "systemctl kill -s KILL 'BAD'", "its instance ended: systemd says signal, exit status 9");
+}
+
+#[test]
+fn a_release_that_hangs_while_it_bakes_is_replaced() {
+    is_replaced(AS_IT_IS, "systemctl kill -s STOP 'BAD'", "is not validated: ");
+}
+
+#[test]
+fn a_release_whose_readiness_fails_while_it_bakes_is_replaced() {
+    is_replaced(AS_IT_IS, "rm -r /var/lib/app", "/readyz answered 503");
+}
+
+#[test]
+fn a_release_whose_watchdog_starves_while_it_bakes_is_replaced() {
+    // Its runtime is stuck, and its socket full of clients: systemd is the first to know.
+    is_replaced(
+        ("WatchdogSec=10", "WatchdogSec=1"),
+        "systemctl kill -s STOP 'BAD'",
+        "its instance ended: systemd says watchdog",
+    );
+}
+
+#[test]
+fn a_release_that_says_it_is_another_is_replaced() {
+    let (host, good) = (Host::boot(), good("good"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&good.archive).expect_success();
+    let mut contents = contents();
+    unit(&mut contents, "Environment=APP_RELEASE=%j", "Environment=APP_RELEASE=0123456789abcdef");
+    let text = String::from_utf8(contents.get("hooks/validate-service").unwrap().to_vec()).unwrap();
+    contents.put("hooks/validate-service", 0o755, (text.trim().to_owned() + " --within 1\n").as_bytes());
+    let liar = contents.pack("liar").unwrap();
+    let load = Load::start(&host, Mode::C3, 10);
+    let deployment = agent.deploy(&liar.archive).expect_failure("ValidateService");
+    says(&deployment, "release 0123456789abcdef answers");
+    assert_eq!(load.stop().losses(), "none");
+    assert_converged(&host, good.id.as_str());
+}
+
+/// With what is shipped: ten seconds, in which it is provisional.
+#[test]
+fn what_is_shipped_bakes_for_ten_seconds_and_a_reboot_meanwhile_comes_up_on_the_validated_one() {
+    let (mut host, good) = (Host::boot(), good("good"));
+    Agent::new(&host).deploy(&good.archive).expect_success();
+    let next = shipped().pack("next").unwrap();
+    let validated = Agent::new(&host).deploy(&next.archive).expect_success();
+    let took = validated.last().duration;
+    assert!(Duration::from_secs(10) <= took && took < Duration::from_secs(15), "{took:?}");
+    says(&validated, "it bakes for 10 s");
+
+    host.succeed(&format!("releasectl activate {}", good.id));
+    assert_eq!(status(&host)["provisional"], true);
+    host.reboot();
+    assert_converged(&host, next.id.as_str());
+    assert_eq!(listed(&host, good.id.as_str())["bad"], Value::Null, "a reboot is not its fault");
+}
+
+/// Nobody validates it: whoever activates by hand, or an agent that died.
+#[test]
+fn a_provisional_release_that_crashes_is_replaced_by_the_validated_one_at_once() {
+    let (host, good) = (Host::boot(), good("good"));
+    let mut agent = Agent::new(&host);
+    agent.deploy(&good.archive).expect_success();
+    let mut contents = contents();
+    contents.put("hooks/validate-service", 0o755, b"#!/bin/sh\n");
+    let bad = contents.pack("bad").unwrap();
+    agent.deploy(&bad.archive).expect_success();
+    assert_eq!(status(&host)["provisional"], true);
+    host.succeed(&format!("systemctl kill -s KILL 'app-{}@*'", bad.id));
+    assert!(host.succeed("curl -s --max-time 5 localhost/lambros").contains("Hello, lambros!"));
+    host.wait_until("boot has ended", |host| {
+        host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
+    });
+    assert_converged(&host, good.id.as_str());
+    let marks = listed(&host, bad.id.as_str());
+    assert!(marks["bad"].as_str().unwrap().contains("systemd says signal"), "{marks}");
+    let said = host.fail(&format!("releasectl validate {}", bad.id));
+    assert!(said.contains("is not validated: its instance ended"), "{said}");
+}

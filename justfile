@@ -31,6 +31,11 @@ check:
 lossless *ARGS:
     cargo run --quiet --package rig -- lossless {{ ARGS }}
 
+# Kill each verb at each of its steps, or let the disk fail there, on real hosts under load; then nothing is broken, nothing
+# lost, and the next deployment and a boot heal it (root, 50 min); `just torture --every 10 boot prune` for a part
+torture *ARGS:
+    cargo run --quiet --package rig -- torture {{ ARGS }}
+
 # Each kind of client over 110 activations, one kind at a time; `just table --server stock` for axum::serve (20 min)
 table *ARGS:
     cargo run --quiet --package rig -- table {{ ARGS }}

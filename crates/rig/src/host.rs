@@ -124,7 +124,8 @@ impl Host {
         assert!(self.comes_true(holds), "{}: waited a minute for: {what}", self.name);
     }
 
-    fn comes_true(&self, mut holds: impl FnMut(&Self) -> bool) -> bool {
+    /// Waits as long as [`Self::wait_until`], and returns whether it came true.
+    pub fn comes_true(&self, mut holds: impl FnMut(&Self) -> bool) -> bool {
         let began = Instant::now();
         while !holds(self) {
             if began.elapsed() > PATIENCE {

@@ -18,6 +18,7 @@ pub mod report;
 pub mod succession;
 pub mod table;
 mod talk;
+pub mod torture;
 
 pub use agent::{Agent, Deployment};
 pub use host::Host;

@@ -2,12 +2,13 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use rig::{
     Agent, Host, Mode, bench, demo,
     lossless::{self, Plan},
     machine,
     table::{self, Server},
+    torture,
 };
 
 /// Boots real systemd hosts on this machine, and deploys to them.
@@ -48,6 +49,14 @@ enum Verb {
         /// The kinds of clients [default: all, all at once with 2000 connections, and servers that must lose or close]
         modes: Vec<Mode>,
     },
+    /// Kill and fail every step of every verb on real hosts; exits with 1 if anything was broken or lost
+    Torture {
+        /// Of each kind, only every so manieth step
+        #[arg(long, default_value_t = 1)]
+        every: usize,
+        /// What is interrupted [default: all]
+        verbs: Vec<torture::Verb>,
+    },
     /// Measure times, memory, and requests per second of processor time beside `axum::serve`
     Bench,
     /// Boot a host, deploy BUNDLE to it if one is given, and run COMMAND in it (a shell, if none is given)
@@ -84,6 +93,13 @@ fn main() -> ExitCode {
             let whole = Plan::whole(activations);
             let plan = if modes.is_empty() { whole } else { Plan { modes, mixed: None, controls: false, ..whole } };
             match lossless::run(&plan) {
+                Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+                Err(error) => failed(&error),
+            }
+        }
+        Verb::Torture { every, verbs } => {
+            let verbs = if verbs.is_empty() { torture::Verb::value_variants() } else { &verbs };
+            match torture::run(verbs, every) {
                 Ok(is_good) => ExitCode::from(u8::from(!is_good)),
                 Err(error) => failed(&error),
             }

@@ -183,19 +183,6 @@ impl Served {
         }
     }
 
-    /// What its file says of a count that is not 0 any more.
-    #[track_caller]
-    pub fn wait_for_some(&self, field: &str) -> u64 {
-        let began = Instant::now();
-        loop {
-            match self.report()[field].as_u64() {
-                Some(count) if count > 0 => return count,
-                _ => assert!(began.elapsed() < PATIENCE, "{field}: {}", self.report()),
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     pub fn output(mut self) -> Output {
         let mut stderr = Vec::new();
         self.child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();

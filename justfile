@@ -36,6 +36,11 @@ lossless *ARGS:
 torture *ARGS:
     cargo run --quiet --package rig -- torture {{ ARGS }}
 
+# Cut the power at 200 moments of deployments and rollbacks: what was reported as done is there, whole, and the host comes up
+# and takes the next deployment (root, 5 min)
+powercut *ARGS:
+    cargo run --quiet --package rig -- powercut {{ ARGS }}
+
 # Each kind of client over 110 activations, one kind at a time; `just table --server stock` for axum::serve (20 min)
 table *ARGS:
     cargo run --quiet --package rig -- table {{ ARGS }}

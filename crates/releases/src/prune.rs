@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs};
 use crate::{
     ReleaseId, Result, Store, activate,
     host::say,
-    store::{Link, Locked},
+    store::{self, Link, Locked},
     switch,
     systemd::Units,
     trail::{self, Marks},
@@ -18,7 +18,7 @@ pub const KEEP: usize = 5;
 /// Removes releases but the `keep` that were validated last, and whatever killed verbs have left.
 ///
 /// Kept in any case: `current`, `validated`, the one that a bare rollback would choose, what is pinned, what has an
-/// instance, and what was installed since the last validation.
+/// instance, and what was installed since the last validation, or within an hour by a deployment that may be under way.
 ///
 /// # Errors
 /// [`Error::Disk`](crate::Error::Disk) where something cannot be removed; the next time goes on from there.
@@ -61,7 +61,7 @@ pub(crate) fn sweep(store: &Locked) -> Result<()> {
 
 fn kept(store: &Locked, units: &Units, keep: usize) -> Result<BTreeSet<ReleaseId>> {
     let records = store.records()?;
-    let mut kept = trail::to_keep(keep, &records);
+    let mut kept = trail::to_keep(keep, &records, store::now());
     kept.extend([Link::Current, Link::Validated].into_iter().filter_map(|link| store.named_by(link)));
     kept.extend(activate::way_back(store).ok());
     kept.extend(units.instances.iter().map(|(instance, _)| instance.release.clone()));

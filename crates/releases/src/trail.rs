@@ -73,6 +73,9 @@ pub enum Record {
     },
 }
 
+/// In seconds.
+const AN_HOUR: u64 = 3600;
+
 /// What the log says of a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
@@ -156,25 +159,32 @@ pub fn failure_since_activation<'a>(release: &ReleaseId, records: &'a [Record]) 
     })
 }
 
-/// The good releases that were validated last, `count` at most, and what was installed since the last validation: they
-/// are what a deployment that is under way, and the next ones back, may need.
-pub fn to_keep(count: usize, records: &[Record]) -> BTreeSet<ReleaseId> {
-    let validation = |record: &Record| match record {
-        Record::Validation { validated, .. } => Some(validated.clone()),
-        _ => None,
-    };
-    let last = records.iter().rposition(|record| validation(record).is_some()).unwrap_or(0);
-    let since = records[last..].iter().filter_map(|record| match record {
-        Record::Installation { installed, .. } => Some(installed.clone()),
-        _ => None,
-    });
-    let mut newest: Vec<ReleaseId> = Vec::new();
-    for id in records.iter().rev().filter_map(validation) {
-        if newest.len() < count && !newest.contains(&id) && Marks::of(&id, records).are_good() {
-            newest.push(id);
+/// The good releases that were validated last, `count` at most, and those whose deployment may be under way: installed since
+/// the last validation, or within the hour that an agent gives a deployment, and neither validated nor failed since then.
+pub fn to_keep(count: usize, records: &[Record], now: u64) -> BTreeSet<ReleaseId> {
+    let (mut newest, mut ended, mut kept) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    let mut is_since_the_last = true;
+    for record in records.iter().rev() {
+        match record {
+            Record::Validation { validated, .. } => {
+                if newest.len() < count && !newest.contains(validated) && Marks::of(validated, records).are_good() {
+                    newest.push(validated.clone());
+                }
+                ended.insert(validated);
+                is_since_the_last = false;
+            }
+            Record::Failure { failed, .. } => drop(ended.insert(failed)),
+            Record::Installation { installed, time } => {
+                let is_recent = now.saturating_sub(*time) < AN_HOUR && !ended.contains(installed);
+                if is_since_the_last || is_recent {
+                    kept.insert(installed.clone());
+                }
+            }
+            _ => {}
         }
     }
-    newest.into_iter().chain(since).collect()
+    kept.extend(newest);
+    kept
 }
 
 /// Whether an activation asked for this instance; a boot's are not logged, unless it chooses another release.
@@ -258,13 +268,17 @@ mod tests {
         Record::Failure { failed: id(letter), reason: "died".to_owned(), time: 0 }
     }
 
+    fn installed(letter: char, time: u64) -> Record {
+        Record::Installation { installed: id(letter), time }
+    }
+
     fn kept(count: usize, records: &[Record]) -> String {
-        to_keep(count, records).iter().map(|release| &release.as_str()[..1]).collect()
+        to_keep(count, records, 10_000).iter().map(|release| &release.as_str()[..1]).collect()
     }
 
     #[test]
     fn the_newest_good_ones_are_kept_and_what_was_installed_since() {
-        let installed = |letter| Record::Installation { installed: id(letter), time: 0 };
+        let installed = |letter| installed(letter, 0);
         let mut records = vec![installed('a'), validated('a'), installed('b'), failed('b'), installed('c')];
         records.extend([validated('c'), validated('a'), validated('d')]);
         assert_eq!(kept(2, &records), "ad", "a was validated again after c");
@@ -273,7 +287,16 @@ mod tests {
         assert_eq!(kept(2, &records), "ac");
         records.push(installed('b'));
         assert_eq!(kept(1, &records), "ab", "a deployment of b may be under way");
+        assert_eq!(kept(0, &records), "b");
         assert_eq!(kept(1, &[]), "");
+    }
+
+    #[test]
+    fn a_deployment_that_is_overtaken_is_kept_for_an_hour_or_until_it_has_failed() {
+        let mut records = vec![installed('a', 9_000), installed('b', 9_000), installed('c', 6_000), validated('d')];
+        assert_eq!(kept(1, &records), "abd");
+        records.extend([failed('b'), validated('d')]);
+        assert_eq!(kept(1, &records), "ad");
     }
 
     #[test]

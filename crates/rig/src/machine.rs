@@ -8,7 +8,7 @@ use std::{
 };
 
 /// A file that a package brings, and the package.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 11] = [
     ("/usr/bin/systemd-nspawn", "systemd-container"),
     ("/sbin/init", "systemd-sysv"),
     ("/usr/bin/dbus-daemon", "dbus"),
@@ -18,6 +18,8 @@ const NEEDED: [(&str, &str); 9] = [
     ("/usr/bin/nsenter", "util-linux"),
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/bin/python3", "python3-minimal"),
+    ("/usr/sbin/mkfs.xfs", "xfsprogs"),
+    ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
 ];
 /// Two test processes at once must not both run apt-get.
 const LOCK: &str = "/run/lock/rig-packages";

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rig::{
     Agent, Host, Mode, bench, demo,
     lossless::{self, Plan},
-    machine,
+    machine, powercut,
     table::{self, Server},
     torture,
 };
@@ -57,6 +57,13 @@ enum Verb {
         /// What is interrupted [default: all]
         verbs: Vec<torture::Verb>,
     },
+    /// Cut the power at so many moments of deployments and rollbacks; exits with 1 if anything reported as done was lost, or
+    /// anything was torn
+    Powercut {
+        /// How often, and as often without the syncs, which must be found out
+        #[arg(default_value_t = 200)]
+        cuts: usize,
+    },
     /// Measure times, memory, and requests per second of processor time beside `axum::serve`
     Bench,
     /// Boot a host, deploy BUNDLE to it if one is given, and run COMMAND in it (a shell, if none is given)
@@ -104,6 +111,10 @@ fn main() -> ExitCode {
                 Err(error) => failed(&error),
             }
         }
+        Verb::Powercut { cuts } => match powercut::run(cuts) {
+            Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+            Err(error) => failed(&error),
+        },
         Verb::Demo => ExitCode::from(u8::from(!demo::run())),
         Verb::Host { bundle, command } => host(bundle.as_deref(), &command),
     }

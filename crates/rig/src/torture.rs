@@ -4,21 +4,19 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt, fs, io,
-    path::Path,
     sync::Mutex,
     thread,
 };
 
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
-use releases::{Manifest, ReleaseId, bundle::Contents, tree};
-use serde_json::Value;
+use releases::bundle::Contents;
 
-use crate::{Host, Load, Mode};
+use crate::{
+    Load, Mode,
+    subject::{self, BUNDLE, STEPS, Subject},
+};
 
-const BUNDLE: &str = "/root/bundle";
-const REQUEST: &str = "/run/releasectl.fault";
-const STEPS: &str = "/run/releasectl.steps";
 /// Hosts at once: a trial waits more than it works.
 const HOSTS: usize = 3;
 const CLIENTS: usize = 4;
@@ -106,7 +104,7 @@ impl How {
 /// # Panics
 /// Where a host does not boot.
 pub fn run(verbs: &[Verb], every: usize) -> io::Result<bool> {
-    let contents = contents()?;
+    let contents = subject::contents()?;
     let counts = Stage::set(&contents, false)?.count(verbs);
     let mut trials = VecDeque::new();
     let mut rows: BTreeMap<(Verb, How, Heal), Row> = BTreeMap::new();
@@ -232,41 +230,15 @@ impl Ended {
     }
 }
 
-/// The product with a `releasectl` whose steps can be counted and fail.
-fn contents() -> io::Result<Contents> {
-    let mut contents = Contents::build(crate::workspace()).map_err(io::Error::other)?;
-    contents.use_faults(crate::workspace()).map_err(io::Error::other)?;
-    let validate = "#!/bin/sh\ncd \"${0%/*}/..\" || exit 1\nexec bin/releasectl validate . --bake 0 --keep 2\n";
-    contents.put("hooks/validate-service", 0o755, validate.as_bytes());
-    Ok(contents)
-}
-
-/// A host with a validated release and one before it, and the unpacked bundle of the next. Its store may be on a disk of its
-/// own, in memory.
-struct Stage {
-    host: Host,
-    manifest: Value,
-    revision: u32,
-    /// The release that was last reported as validated.
-    reported: Option<ReleaseId>,
-}
+/// A subject, and how a verb is run on it. Its store may be on a disk of its own, in memory.
+struct Stage(Subject);
 
 impl Stage {
     fn set(contents: &Contents, is_small: bool) -> io::Result<Self> {
-        let host = Host::boot();
-        if is_small {
-            host.succeed("mkdir -p /opt/app && mount -t tmpfs -o size=200m,nr_inodes=1000,mode=755 tmpfs /opt/app");
-            host.succeed("mkdir /opt/app/.fillers");
-        }
-        let bundle = contents.pack("0").map_err(io::Error::other)?;
-        fs::write(host.path("/root/bundle.tgz"), bundle.archive)?;
-        host.succeed(&format!("mkdir {BUNDLE} && tar -xzf /root/bundle.tgz -C {BUNDLE}"));
-        let manifest = serde_json::from_slice(&fs::read(host.path(&format!("{BUNDLE}/manifest.json")))?)?;
-        let mut stage = Self { host, manifest, revision: 0, reported: None };
-        for _ in 0..2 {
-            stage.deploy().map_err(io::Error::other)?;
-        }
-        Ok(stage)
+        let small = "mkdir -p /opt/app && mount -t tmpfs -o size=200m,nr_inodes=1000,mode=755 tmpfs /opt/app && \
+             mkdir /opt/app/.fillers";
+        let subject = Subject::boot(contents, |host| drop(host.succeed(if is_small { small } else { "true" })))?;
+        Ok(Self(subject))
     }
 
     /// How many steps each verb has, when nothing happens.
@@ -274,7 +246,7 @@ impl Stage {
         let mut counts = Vec::new();
         for verb in verbs {
             self.prepare(*verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
-            self.request(&format!("{} count", verb.name()));
+            self.0.request(&format!("{} count", verb.name()));
             self.perform(*verb);
             let steps = self.steps(*verb);
             assert!(steps > 0, "{verb:?} has no steps");
@@ -289,80 +261,58 @@ impl Stage {
             return Ended::broken(format!("cannot be prepared: {error}"));
         }
         let Trial { verb, how, step, .. } = trial;
-        self.request(&format!("{} {}", verb.name(), how.request(step)));
+        self.0.request(&format!("{} {}", verb.name(), how.request(step)));
         // An instance that is killed takes its requests along: a boot is for those that come then, and wait.
-        let loads = [Mode::C1, Mode::C3].map(|mode| Load::start(&self.host, mode, CLIENTS));
+        let loads = [Mode::C1, Mode::C3].map(|mode| Load::start(&self.0.host, mode, CLIENTS));
         let said = self.perform(verb);
         ended.is_reached = self.steps(verb) >= step;
-        let _ = fs::remove_file(self.host.path(REQUEST));
-        ended.broken = self.check();
-        self.host.succeed("mount -o remount,rw /opt/app; rm -rf /opt/app/.filler /opt/app/.fillers/*");
+        self.0.request_nothing();
+        ended.broken = self.0.check();
+        self.0.host.succeed("mount -o remount,rw /opt/app; rm -rf /opt/app/.filler /opt/app/.fillers/*");
         if trial.heal == Heal::Deployment {
-            ended.broken.extend(self.deploy().err());
+            ended.broken.extend(self.0.deploy().err());
         }
         for report in loads.map(Load::stop) {
             ended.lost += report.lost();
             ended.losses = report.losses();
         }
         if trial.heal == Heal::Boot {
-            self.host.reboot();
+            self.0.host.reboot();
         }
-        ended.broken.extend(self.check());
-        ended.broken.extend(self.check_converged());
+        ended.broken.extend(self.0.check());
+        ended.broken.extend(self.0.check_converged());
         if let Some(last) = said.lines().last().filter(|_| !ended.broken.is_empty()) {
             ended.broken.push(format!("it had said: {last}"));
         }
         ended
     }
 
-    /// Gives the unpacked bundle another label: another release of the same files.
-    fn next_revision(&mut self) -> ReleaseId {
-        self.revision += 1;
-        self.manifest["label"] = self.revision.to_string().into();
-        let bytes = serde_json::to_vec_pretty(&self.manifest).expect("it is JSON");
-        fs::write(self.host.path(&format!("{BUNDLE}/manifest.json")), &bytes).expect("the host takes it");
-        ReleaseId::of_manifest(&bytes)
-    }
-
-    fn hook(&self, name: &str) -> Result<(), String> {
-        let ran = self.host.run(&format!("exec setsid --wait {BUNDLE}/hooks/{name}"));
-        if ran.code == 0 { Ok(()) } else { Err(format!("{name} exited with {}: {}", ran.code, ran.output.trim())) }
-    }
-
-    /// A deployment, whole; it must succeed.
-    fn deploy(&mut self) -> Result<(), String> {
-        let id = self.next_revision();
-        ["after-install", "application-start", "validate-service"].into_iter().try_for_each(|name| self.hook(name))?;
-        self.reported = Some(id);
-        Ok(())
-    }
-
     /// From the same state each time, so that each verb has as many steps as when they were counted.
     fn prepare(&mut self, verb: Verb) -> Result<(), String> {
-        self.deploy()?;
+        self.0.deploy()?;
         match verb {
             Verb::Install => {
-                self.next_revision();
+                self.0.next_revision();
                 Ok(())
             }
             Verb::Activate => {
-                self.next_revision();
-                self.hook("after-install")
+                self.0.next_revision();
+                self.0.hook("after-install")
             }
             Verb::Validate => {
-                self.next_revision();
-                self.hook("after-install").and_then(|()| self.hook("application-start"))
+                self.0.next_revision();
+                self.0.hook("after-install").and_then(|()| self.0.hook("application-start"))
             }
-            Verb::Rollback => self.deploy(),
+            Verb::Rollback => self.0.deploy(),
             Verb::Boot => {
-                self.host.succeed("systemctl kill -s KILL 'app-*@*'");
-                self.host.wait_until("nobody serves", |host| host.run("systemctl is-active 'app-*@*'").code != 0);
+                self.0.host.succeed("systemctl kill -s KILL 'app-*@*'");
+                self.0.host.wait_until("nobody serves", |host| host.run("systemctl is-active 'app-*@*'").code != 0);
                 Ok(())
             }
             Verb::Prune => (0..2).try_for_each(|_| {
-                self.reported = Some(self.next_revision());
-                self.hook("after-install").and_then(|()| self.hook("application-start"))?;
-                self.host.succeed(&format!("{BUNDLE}/bin/releasectl validate {BUNDLE} --bake 0 --keep 9"));
+                self.0.reported = Some(self.0.next_revision());
+                self.0.hook("after-install").and_then(|()| self.0.hook("application-start"))?;
+                self.0.host.succeed(&format!("{BUNDLE}/bin/releasectl validate {BUNDLE} --bake 0 --keep 9"));
                 Ok(())
             }),
         }
@@ -370,7 +320,7 @@ impl Stage {
 
     /// Runs the verb as it is run on a host, in a session of its own, and returns what it said.
     fn perform(&self, verb: Verb) -> String {
-        let run = |command: &str| self.host.run(&format!("exec setsid --wait {command}")).output;
+        let run = |command: &str| self.0.host.run(&format!("exec setsid --wait {command}")).output;
         match verb {
             Verb::Install => run(&format!("{BUNDLE}/hooks/after-install")),
             Verb::Activate => run(&format!("{BUNDLE}/hooks/application-start")),
@@ -379,84 +329,18 @@ impl Stage {
             Verb::Prune => run("releasectl prune --keep 0"),
             // systemd runs it, for the clients that knock.
             Verb::Boot => {
-                self.host.run("curl -s --max-time 60 localhost/livez; until systemctl is-active -q 'app-*@*'; do sleep 0.01; done")
+                self.0.host.run("curl -s --max-time 60 localhost/livez; until systemctl is-active -q 'app-*@*'; do sleep 0.01; done")
                     .output
             }
         }
     }
 
-    fn request(&self, line: &str) {
-        let _ = fs::remove_file(self.host.path(STEPS));
-        fs::write(self.host.path(REQUEST), format!("{line}\n")).expect("the host takes it");
-    }
-
     /// The highest step that a process of the verb has come to.
     fn steps(&self, verb: Verb) -> usize {
-        let text = fs::read_to_string(self.host.path(STEPS)).unwrap_or_default();
+        let text = fs::read_to_string(self.0.host.path(STEPS)).unwrap_or_default();
         let step = |line: &str| line.strip_prefix(verb.name())?.split(' ').nth(2)?.parse().ok();
         text.lines().filter_map(step).max().unwrap_or(0)
     }
-
-    /// What of releases.md's invariants does not hold at this moment.
-    fn check(&self) -> Vec<String> {
-        let base = self.host.path("/opt/app");
-        let mut broken = Vec::new();
-        for link in ["current", "validated"] {
-            match fs::read_link(base.join(link)) {
-                Ok(target) => broken.extend(whole(&base.join(target)).err().map(|fault| format!("{link}: {fault}"))),
-                Err(error) => broken.push(format!("{link}: {error}")),
-            }
-        }
-        for entry in fs::read_dir(base.join("releases")).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().parse::<ReleaseId>().is_ok() {
-                broken.extend(whole(&entry.path()).err().map(|fault| format!("R2: {fault}")));
-            }
-        }
-        let reported = self.reported.as_ref().map(|id| base.join("releases").join(id.as_str()));
-        if reported.is_some_and(|folder| !folder.is_dir()) {
-            broken.push("what was reported as validated is not there".to_owned());
-        }
-        broken
-    }
-
-    /// What is not as it is on a host on which nothing ever happened.
-    fn check_converged(&self) -> Vec<String> {
-        let settled = |host: &Host| {
-            let units = host.run("systemctl list-units --all --plain --no-legend 'app-*@*'").output;
-            units.lines().count() == 1 && units.contains(" active ")
-        };
-        let mut broken = Vec::new();
-        if !self.host.comes_true(settled) {
-            broken.push(format!("not one instance: {}", self.host.run("systemctl list-units --all 'app*'").output));
-        }
-        let ran = self.host.run("releasectl status --json");
-        let status: Value = serde_json::from_str(&ran.output).unwrap_or_default();
-        let instance = &status["instances"][0];
-        if instance["release"] != status["current"] || instance["accepting"] != true || status["provisional"] != false {
-            broken.push(format!("it is not the instance of what is current: {status}"));
-        }
-        let running = self.host.run("systemctl is-system-running").output;
-        if running.trim() != "running" {
-            broken.push(format!("the host is {}: {}", running.trim(), self.host.run("systemctl --failed").output));
-        }
-        let leftovers = "cd /opt/app/releases && ls -d .[0-9a-f]* 2>/dev/null; ls /opt/app /etc/systemd/system | grep '[.]new$'; \
-             for unit in /etc/systemd/system/app-*@.service; do id=${unit#*/app-}; [ -d ${id%@.service} ] || echo $unit; done; \
-             for file in /run/app/[0-9]*; do n=${file#/run/app/}; systemctl list-units --plain --no-legend \"app-*@${n%%.*}.service\" | grep -q . || echo $file; done";
-        let left = self.host.run(leftovers).output;
-        if !left.trim().is_empty() {
-            broken.push(format!("left over: {}", left.trim().replace('\n', ", ")));
-        }
-        broken
-    }
-}
-
-/// Whether a folder is a release, complete, each byte as its name says.
-fn whole(folder: &Path) -> Result<(), String> {
-    let (manifest, id) = Manifest::read(folder).map_err(|error| error.to_string())?;
-    if folder.file_name().is_none_or(|name| name != id.as_str()) {
-        return Err(format!("{} holds release {id}", folder.display()));
-    }
-    tree::verify(folder, &manifest).map_err(|error| error.to_string())
 }
 
 impl Verb {

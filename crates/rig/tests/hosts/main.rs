@@ -10,4 +10,5 @@ mod input;
 mod prune;
 mod rigging;
 mod runbook;
+mod together;
 mod tools;

@@ -1,0 +1,248 @@
+//! Power cuts: at many moments of deployments and rollbacks the store's disk is copied as it is, at one moment, without what
+//! is only in memory. What a host finds when its power comes back is a copy whose journal has been replayed.
+//!
+//! The disk is ext4 in a file on XFS, which copies a file's extents at once (FICLONE, ioctl_ficlone(2)). All of it is in the
+//! memory of the host, and gone with it.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use comfy_table::{Table, presets};
+use releases::{ReleaseId, bundle::Contents};
+
+use crate::subject::{self, Subject, whole};
+
+/// The disk holds the store and the units: what a deployment writes that must outlive a cut.
+const SET_UP: &str = "
+    set -e
+    [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
+    n=0; while [ $n -lt 16 ]; do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; n=$((n+1)); done
+    mkdir -p /cuts/xfs /cuts/disk /cuts/cut /opt/app
+    truncate -s 2G /cuts/xfs.img
+    mkfs.xfs -q -m reflink=1 /cuts/xfs.img
+    mount -o loop /cuts/xfs.img /cuts/xfs
+    truncate -s 400M /cuts/xfs/disk.img
+    mkfs.ext4 -q /cuts/xfs/disk.img
+    mount -o loop /cuts/xfs/disk.img /cuts/disk
+    mkdir /cuts/disk/app
+    cp -a /etc/systemd/system /cuts/disk/units
+    mount --bind /cuts/disk/app /opt/app
+    mount --bind /cuts/disk/units /etc/systemd/system
+";
+const CUT: &str = "cp --reflink=always /cuts/xfs/disk.img /cuts/xfs/cut.img";
+const LOOK: &str = "mount -o loop /cuts/xfs/cut.img /cuts/cut";
+const LOOKED: &str = "umount /cuts/cut; rm /cuts/xfs/cut.img";
+
+/// What a run leaves out, and must be found out by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeftOut {
+    Nothing,
+    FolderSyncs,
+    FileSyncs,
+}
+
+/// What has been reported as done, and what is being tried: on the disk is the one or the other.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    installed: Option<ReleaseId>,
+    /// The last is the one that was reported, but for those of a verb that is under way.
+    current: Vec<ReleaseId>,
+    validated: Vec<ReleaseId>,
+    /// How many of the two were reported.
+    reported: (usize, usize),
+}
+
+impl Progress {
+    fn tries(&mut self, current: &ReleaseId, validated: &ReleaseId) {
+        self.current.push(current.clone());
+        self.validated.push(validated.clone());
+    }
+
+    fn has_done(&mut self) {
+        self.reported = (self.current.len(), self.validated.len());
+    }
+}
+
+/// What a run has come to.
+#[derive(Debug, Default)]
+struct Row {
+    cuts: usize,
+    deployments: usize,
+    broken: Vec<String>,
+}
+
+/// Cuts the power so many times, and as often in the two controls until they have failed; returns whether nothing was
+/// broken, and the controls were.
+///
+/// # Errors
+/// Where the bundle does not build.
+///
+/// # Panics
+/// Where a host does not boot.
+pub fn run(cuts: usize) -> io::Result<bool> {
+    let contents = subject::contents()?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["LEFT OUT", "POWER CUTS", "DEPLOYMENTS", "BROKEN"]);
+    let mut is_good = true;
+    for (name, left_out) in [
+        ("nothing", LeftOut::Nothing),
+        ("syncs of folders", LeftOut::FolderSyncs),
+        ("syncs of files", LeftOut::FileSyncs),
+    ] {
+        let row = campaign(&contents, left_out, cuts)?;
+        table.add_row([
+            name.to_owned(),
+            row.cuts.to_string(),
+            row.deployments.to_string(),
+            row.broken.len().to_string(),
+        ]);
+        row.broken.iter().take(5).for_each(|fault| eprintln!("{name} left out: {fault}"));
+        is_good &= row.broken.is_empty() == (left_out == LeftOut::Nothing);
+    }
+    println!("{table}");
+    Ok(is_good)
+}
+
+fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<Row> {
+    let subject = Subject::boot(contents, |host| drop(host.succeed(SET_UP)))?;
+    // A host that comes back: it gets what the disk had, and boots.
+    let mut other = Subject::boot(contents, |_| {})?;
+    let leave_out = match left_out {
+        LeftOut::Nothing => "",
+        LeftOut::FolderSyncs => "sync folder",
+        LeftOut::FileSyncs => "sync",
+    };
+    if !leave_out.is_empty() {
+        let line = |verb: &str| format!("{verb} leave-out {leave_out}");
+        subject.request(&["install", "activate", "validate", "rollback"].map(line).join("\n"));
+    }
+    let first = subject.reported.clone().into_iter().collect::<Vec<_>>();
+    let progress =
+        Mutex::new(Progress { reported: (1, 1), current: first.clone(), validated: first, ..Default::default() });
+    let (is_over, mut row) = (AtomicBool::new(false), Row::default());
+    let host = &subject.host;
+    thread::scope(|scope| {
+        let working = scope.spawn(|| work(&subject, &progress, &is_over));
+        while row.cuts < cuts {
+            thread::sleep(Duration::from_millis(fastrand::u64(0..60)));
+            let before = progress.lock().expect("no panic").clone();
+            host.succeed(CUT);
+            let after = progress.lock().expect("no panic").clone();
+            row.cuts += 1;
+            host.succeed(LOOK);
+            let disk = host.path("/cuts/cut");
+            let broken = check(&disk.join("app"), &before, &after);
+            let is_whole = broken.is_empty();
+            row.broken.extend(broken.into_iter().map(|fault| format!("cut {}: {fault}", row.cuts)));
+            if is_whole && left_out == LeftOut::Nothing {
+                row.broken.extend(
+                    comes_back(&mut other, &disk).into_iter().map(|fault| format!("cut {}: {fault}", row.cuts)),
+                );
+            }
+            host.succeed(LOOKED);
+            if !row.broken.is_empty() {
+                break;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        match working.join().expect("no panic") {
+            Ok(deployments) => row.deployments = deployments,
+            Err(error) => row.broken.push(error),
+        }
+    });
+    Ok(row)
+}
+
+/// Deploys and goes back until told to stop, and tells how far it is.
+fn work(subject: &Subject, progress: &Mutex<Progress>, is_over: &AtomicBool) -> Result<usize, String> {
+    let lock = || progress.lock().expect("no panic");
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        count += 1;
+        let last = lock().validated.last().cloned().ok_or("nothing is validated")?;
+        if count % 3 == 0 {
+            let listed = lock().validated.iter().rev().find(|id| **id != last).cloned().ok_or("no way back")?;
+            lock().tries(&listed, &listed);
+            let ran = subject.host.run(&format!("releasectl rollback {listed}"));
+            if ran.code != 0 {
+                return Err(format!("rollback failed: {}", ran.output));
+            }
+            lock().has_done();
+            continue;
+        }
+        let id = subject.next_revision();
+        subject.hook("after-install")?;
+        lock().installed = Some(id.clone());
+        lock().tries(&id, &last);
+        subject.hook("application-start")?;
+        lock().has_done();
+        lock().tries(&id, &id);
+        subject.hook("validate-service")?;
+        lock().has_done();
+    }
+    Ok(count)
+}
+
+/// What of releases.md does not hold on the disk, or of what was reported before the cut.
+fn check(base: &Path, before: &Progress, after: &Progress) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (link, may, from) in
+        [("current", &after.current, before.reported.0), ("validated", &after.validated, before.reported.1)]
+    {
+        let named = fs::read_link(base.join(link)).map_err(|error| error.to_string());
+        let id = named.and_then(|target| whole(&base.join(&target)).map(|()| target));
+        match id {
+            Err(fault) => broken.push(format!("{link}: {fault}")),
+            Ok(target) => {
+                // What was reported last, or what has been tried since.
+                let may = &may[from.saturating_sub(1)..];
+                if !may.iter().any(|id| target.ends_with(id.as_str())) {
+                    broken.push(format!("{link} is {}, and was reported as {:?}", target.display(), may.first()));
+                }
+            }
+        }
+    }
+    for entry in fs::read_dir(base.join("releases")).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().parse::<ReleaseId>().is_ok() {
+            broken.extend(whole(&entry.path()).err().map(|fault| format!("R2: {fault}")));
+        }
+    }
+    let installed = before.installed.as_ref().filter(|_| before.installed == after.installed);
+    if let Some(id) = installed.filter(|id| !base.join("releases").join(id.as_str()).is_dir()) {
+        broken.push(format!("release {id} was reported as installed and is not there"));
+    }
+    broken
+}
+
+/// Boots a host on what the disk had, and deploys to it.
+fn comes_back(other: &mut Subject, disk: &Path) -> Vec<String> {
+    for (from, to) in [("app", "/opt/app"), ("units", "/etc/systemd/system")] {
+        let to = other.host.path(to);
+        // Both are this machine's paths of the two hosts.
+        let copied = std::process::Command::new("sh")
+            .args(["-c", "find \"$2\" -mindepth 1 -delete && cp -a \"$1/.\" \"$2/\"", "sh"])
+            .args([disk.join(from), to])
+            .output();
+        match copied {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => return vec![String::from_utf8_lossy(&output.stderr).into_owned()],
+            Err(error) => return vec![error.to_string()],
+        }
+    }
+    other.host.crash();
+    other.reported = None;
+    other.host.run("curl -s --max-time 20 localhost/livez");
+    let mut broken = other.check();
+    broken.extend(other.check_converged());
+    broken.extend(other.deploy().err());
+    broken.extend(other.check_converged());
+    broken
+}

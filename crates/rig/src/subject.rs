@@ -1,0 +1,153 @@
+//! A host that is treated badly: deployments on it whose every step can be counted, and what must hold whatever happens.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use releases::{Manifest, ReleaseId, bundle::Contents, tree};
+use serde_json::Value;
+
+use crate::Host;
+
+/// Where the unpacked bundle of the next release is.
+pub const BUNDLE: &str = "/root/bundle";
+const REQUEST: &str = "/run/releasectl.fault";
+/// What fault.rs of `releases` writes.
+pub const STEPS: &str = "/run/releasectl.steps";
+
+/// The product with a `releasectl` whose steps can be counted and fail.
+pub fn contents() -> io::Result<Contents> {
+    let mut contents = Contents::build(crate::workspace()).map_err(io::Error::other)?;
+    contents.use_faults(crate::workspace()).map_err(io::Error::other)?;
+    let validate = "#!/bin/sh\ncd \"${0%/*}/..\" || exit 1\nexec bin/releasectl validate . --bake 0 --keep 2\n";
+    contents.put("hooks/validate-service", 0o755, validate.as_bytes());
+    Ok(contents)
+}
+
+/// A host with a validated release and one before it, and the unpacked bundle of the next.
+#[derive(Debug)]
+pub struct Subject {
+    /// The host.
+    pub host: Host,
+    manifest: Value,
+    revision: AtomicU32,
+    /// The release that was last reported as validated.
+    pub reported: Option<ReleaseId>,
+}
+
+impl Subject {
+    /// Boots it; `prepare` comes before its first deployment.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub fn boot(contents: &Contents, prepare: impl FnOnce(&Host)) -> io::Result<Self> {
+        let host = Host::boot();
+        prepare(&host);
+        let bundle = contents.pack("0").map_err(io::Error::other)?;
+        fs::write(host.path("/root/bundle.tgz"), bundle.archive)?;
+        host.succeed(&format!("mkdir {BUNDLE} && tar -xzf /root/bundle.tgz -C {BUNDLE}"));
+        let manifest = serde_json::from_slice(&fs::read(host.path(&format!("{BUNDLE}/manifest.json")))?)?;
+        let mut subject = Self { host, manifest, revision: AtomicU32::new(0), reported: None };
+        for _ in 0..2 {
+            subject.deploy().map_err(io::Error::other)?;
+        }
+        Ok(subject)
+    }
+
+    /// Gives the unpacked bundle another label: another release of the same files.
+    pub fn next_revision(&self) -> ReleaseId {
+        let mut manifest = self.manifest.clone();
+        manifest["label"] = (self.revision.fetch_add(1, Ordering::Relaxed) + 1).to_string().into();
+        let bytes = serde_json::to_vec_pretty(&manifest).expect("it is JSON");
+        fs::write(self.host.path(&format!("{BUNDLE}/manifest.json")), &bytes).expect("the host takes it");
+        ReleaseId::of_manifest(&bytes)
+    }
+
+    /// Runs a hook in a session of its own, as an agent does.
+    pub fn hook(&self, name: &str) -> Result<(), String> {
+        let ran = self.host.run(&format!("exec setsid --wait {BUNDLE}/hooks/{name}"));
+        if ran.code == 0 { Ok(()) } else { Err(format!("{name} exited with {}: {}", ran.code, ran.output.trim())) }
+    }
+
+    /// A deployment, whole; it must succeed.
+    pub fn deploy(&mut self) -> Result<(), String> {
+        let id = self.next_revision();
+        ["after-install", "application-start", "validate-service"].into_iter().try_for_each(|name| self.hook(name))?;
+        self.reported = Some(id);
+        Ok(())
+    }
+
+    /// Asks fault.rs of `releases` for something, and forgets what was before.
+    pub fn request(&self, line: &str) {
+        let _ = fs::remove_file(self.host.path(STEPS));
+        fs::write(self.host.path(REQUEST), format!("{line}\n")).expect("the host takes it");
+    }
+
+    /// Asks for nothing more.
+    pub fn request_nothing(&self) {
+        let _ = fs::remove_file(self.host.path(REQUEST));
+    }
+
+    /// What of releases.md's invariants does not hold at this moment.
+    pub fn check(&self) -> Vec<String> {
+        let base = self.host.path("/opt/app");
+        let mut broken = Vec::new();
+        for link in ["current", "validated"] {
+            match fs::read_link(base.join(link)) {
+                Ok(target) => broken.extend(whole(&base.join(target)).err().map(|fault| format!("{link}: {fault}"))),
+                Err(error) => broken.push(format!("{link}: {error}")),
+            }
+        }
+        for entry in fs::read_dir(base.join("releases")).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().parse::<ReleaseId>().is_ok() {
+                broken.extend(whole(&entry.path()).err().map(|fault| format!("R2: {fault}")));
+            }
+        }
+        let reported = self.reported.as_ref().map(|id| base.join("releases").join(id.as_str()));
+        if reported.is_some_and(|folder| !folder.is_dir()) {
+            broken.push("what was reported as validated is not there".to_owned());
+        }
+        broken
+    }
+
+    /// What is not as it is on a host on which nothing ever happened.
+    pub fn check_converged(&self) -> Vec<String> {
+        let settled = |host: &Host| {
+            let units = host.run("systemctl list-units --all --plain --no-legend 'app-*@*'").output;
+            units.lines().count() == 1 && units.contains(" active ")
+        };
+        let mut broken = Vec::new();
+        if !self.host.comes_true(settled) {
+            broken.push(format!("not one instance: {}", self.host.run("systemctl list-units --all 'app*'").output));
+        }
+        let ran = self.host.run("releasectl status --json");
+        let status: Value = serde_json::from_str(&ran.output).unwrap_or_default();
+        let instance = &status["instances"][0];
+        if instance["release"] != status["current"] || instance["accepting"] != true || status["provisional"] != false {
+            broken.push(format!("it is not the instance of what is current: {status}"));
+        }
+        let running = self.host.run("systemctl is-system-running").output;
+        if running.trim() != "running" {
+            broken.push(format!("the host is {}: {}", running.trim(), self.host.run("systemctl --failed").output));
+        }
+        let leftovers = "cd /opt/app/releases && ls -d .[0-9a-f]* 2>/dev/null; ls /opt/app /etc/systemd/system | grep '[.]new$'; \
+             for unit in /etc/systemd/system/app-*@.service; do id=${unit#*/app-}; [ -d ${id%@.service} ] || echo $unit; done; \
+             for file in /run/app/[0-9]*; do n=${file#/run/app/}; systemctl list-units --plain --no-legend \"app-*@${n%%.*}.service\" | grep -q . || echo $file; done";
+        let left = self.host.run(leftovers).output;
+        if !left.trim().is_empty() {
+            broken.push(format!("left over: {}", left.trim().replace('\n', ", ")));
+        }
+        broken
+    }
+}
+
+/// Whether a folder is a release, complete, each byte as its name says.
+pub fn whole(folder: &Path) -> Result<(), String> {
+    let (manifest, id) = Manifest::read(folder).map_err(|error| error.to_string())?;
+    if folder.file_name().is_none_or(|name| name != id.as_str()) {
+        return Err(format!("{} holds release {id}", folder.display()));
+    }
+    tree::verify(folder, &manifest).map_err(|error| error.to_string())
+}

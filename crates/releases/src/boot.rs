@@ -28,6 +28,7 @@ pub fn boot(store: &Store) -> Result<()> {
     }
     let units = Units::list(store.host())?;
     let is_up = |id: &ReleaseId| units.newest(id).is_some();
+    let last = pace::last(store.host());
     if !store.named_by(Link::Current).as_ref().is_some_and(is_up) {
         // Without the lock: a deployment that heals this host must not wait for the pace of what is broken.
         let wanted = wanted(store, &units)?;
@@ -40,7 +41,8 @@ pub fn boot(store: &Store) -> Result<()> {
     }
     let locked = store.lock("boot")?;
     let units = Units::list(store.host())?;
-    let release = choose(&locked, &units)?;
+    let has_died = last.is_some() && last == store.named_by(Link::Current);
+    let release = choose(&locked, &units, has_died)?;
     let served = match units.newest(&release.id) {
         Some(instance) => {
             // One that a killed verb has left starting is not READY yet.
@@ -80,8 +82,8 @@ fn validated(store: &Store) -> Result<Option<ReleaseId>> {
 }
 
 /// Makes current what is to serve: as [`wanted`], or, where that is lost or not whole, the newest that was ever activated
-/// and is.
-pub(crate) fn choose(store: &Locked, units: &Units) -> Result<Release> {
+/// and is. `has_died` tells an instance of `current` that ended from a host that was restarted.
+pub(crate) fn choose(store: &Locked, units: &Units, has_died: bool) -> Result<Release> {
     let current = store.named_by(Link::Current);
     let activated: Vec<ReleaseId> = store.records()?.iter().rev().filter_map(Record::activated).cloned().collect();
     let likely = [wanted(store, units)?, current.clone(), validated(store)?];
@@ -89,14 +91,13 @@ pub(crate) fn choose(store: &Locked, units: &Units) -> Result<Release> {
     let is_whole = |release: &Release| tree::verify(&release.folder, &release.manifest).is_ok();
     let found = candidates.find_map(|id| store.release(&id).ok().filter(is_whole)).ok_or(Error::NothingCurrent)?;
     if current.as_ref() != Some(&found.id) {
-        replace(store, current.as_ref(), &found.id, units)?;
+        replace(store, current.as_ref(), &found.id, units, has_died)?;
     }
     Ok(found)
 }
 
-/// Makes another release than `current` the current one. If that was provisional and its instance failed, it is bad; if
-/// the host was restarted, it is not.
-fn replace(store: &Locked, current: Option<&ReleaseId>, by: &ReleaseId, units: &Units) -> Result<()> {
+/// Makes another release than `current` the current one. If that was provisional and has died, it is bad.
+fn replace(store: &Locked, current: Option<&ReleaseId>, by: &ReleaseId, units: &Units, has_died: bool) -> Result<()> {
     let is_whole = current.is_some_and(|id| activate::verified(store, id).is_ok());
     match current {
         Some(provisional) if is_whole => {
@@ -104,6 +105,8 @@ fn replace(store: &Locked, current: Option<&ReleaseId>, by: &ReleaseId, units: &
             let failed = units.failed().filter(|instance| instance.release == *provisional).max_by_key(|one| one.n);
             if let Some(instance) = failed {
                 store.record_failure(provisional, &systemd::show(store.host(), instance)?.ended());
+            } else if has_died {
+                store.record_failure(provisional, "its instance ended before it was validated");
             }
         }
         _ => say(&format!("current is lost or damaged: release {by} takes its place")),

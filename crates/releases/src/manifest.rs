@@ -104,11 +104,15 @@ impl Manifest {
                 return Err(format!("{name} is longer than {LONGEST_TEXT} bytes or has control characters"));
             }
         }
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut folded) = (BTreeSet::new(), BTreeSet::new());
         for file in &self.files {
             check_file(file)?;
             if !seen.insert(file.path.as_str()) {
                 return Err(format!("{:?} is listed twice", file.path));
+            }
+            // Where a bundle was unpacked on a file system that folds case, one has replaced the other.
+            if !folded.insert(file.path.to_ascii_lowercase()) {
+                return Err(format!("{:?} differs from another path by case alone", file.path));
             }
         }
         match REQUIRED.iter().find(|path| !seen.contains(**path)) {
@@ -198,6 +202,7 @@ pub(crate) mod tests {
     fn special_modes_duplicates_and_other_products_are_refused() {
         assert!(fault_of(|manifest| manifest.files[0].mode = "4755".to_owned()).contains("mode"));
         assert!(fault_of(|manifest| manifest.files[1].path = "bin/app".to_owned()).contains("twice"));
+        assert!(fault_of(|manifest| manifest.files[0].path = "Bin/releasectl".to_owned()).contains("case"));
         assert!(fault_of(|manifest| manifest.app = "other".to_owned()).contains("other"));
         assert!(fault_of(|manifest| manifest.label = "a\u{1b}[2J".to_owned()).contains("label"));
         assert!(fault_of(|manifest| drop(manifest.files.remove(0))).contains("bin/app"));

@@ -41,6 +41,12 @@ pub fn turn(host: &Host, release: Option<&ReleaseId>) -> Turn {
     turn_after(last.unwrap_or_default(), release, now())
 }
 
+/// What was started last since the host booted.
+pub fn last(host: &Host) -> Option<ReleaseId> {
+    let last: Last = serde_json::from_slice(&fs::read(host.path(FILE)).ok()?).ok()?;
+    last.release
+}
+
 fn turn_after(last: Last, release: Option<&ReleaseId>, now: u64) -> Turn {
     let too_soon = last.at > 0 && last.release.as_ref() == release && now < last.at + WINDOW.as_millis() as u64;
     if !too_soon {

@@ -109,7 +109,7 @@ fn revive(store: &Locked, candidate: &Instance) -> Result<()> {
     if someone_is_up || wanted.is_none() || !pace::turn(store.host(), wanted.as_ref()).delay.is_zero() {
         return Ok(());
     }
-    let release = boot::choose(store, &units)?.id;
+    let release = boot::choose(store, &units, true)?.id;
     let instance = store.new_instance(&release)?;
     say(&format!("nobody serves while the candidate starts: starting {}", instance.unit()));
     pace::note(store.host(), &release);

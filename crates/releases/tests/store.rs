@@ -192,6 +192,64 @@ fn a_bundle_that_is_not_as_its_manifest_says_is_refused_and_nothing_changes() {
 }
 
 #[test]
+fn a_bit_that_is_flipped_in_any_file_is_found() {
+    let files = Files::new();
+    for path in REQUIRED {
+        let (bundle, _) = files.bundle("flipped");
+        let mut bytes = fs::read(bundle.join(path)).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(bundle.join(path), bytes).unwrap();
+        files.refuses(&bundle, path);
+        fs::remove_dir_all(bundle).unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_file_or_too_much_of_them_is_refused_and_nothing_changes() {
+    let files = Files::new();
+    let in_place = |name: &str, make: &str| {
+        let (bundle, _) = files.bundle(name);
+        fs::remove_file(bundle.join("bin/app")).unwrap();
+        let made = std::process::Command::new("sh").args(["-c", make, "sh"]).arg(bundle.join("bin/app")).status();
+        assert!(made.unwrap().success(), "{make}");
+        bundle
+    };
+    files.refuses(&in_place("fifo", "mkfifo $1"), "regular file");
+    files.refuses(&in_place("device", "mknod $1 c 1 3"), "regular file");
+    files.refuses(&in_place("folder", "mkdir $1"), "not here");
+    files.refuses(&in_place("itself", "ln -s . $1"), "regular file");
+    let (bundle, _) = files.bundle("many");
+    for n in 0..100_000 {
+        fs::write(bundle.join(format!("units/{n}")), "").unwrap();
+    }
+    files.refuses(&bundle, "not in the manifest");
+    let (bundle, _) = files.bundle("many listed");
+    edit_manifest(&bundle, |manifest| {
+        let file = manifest["files"][0].clone();
+        let listed = (0..100_000).map(|n| {
+            let mut file = file.clone();
+            file["path"] = format!("bin/{n}").into();
+            file
+        });
+        manifest["files"] = listed.collect();
+    });
+    files.refuses(&bundle, "not a manifest");
+}
+
+/// As an interrupted download leaves it.
+#[test]
+fn a_manifest_that_ends_anywhere_is_refused_and_nothing_changes() {
+    let files = Files::new();
+    let (bundle, _) = files.bundle("short");
+    let whole = fs::read(bundle.join("manifest.json")).unwrap();
+    for length in (0..whole.len()).step_by(7) {
+        fs::write(bundle.join("manifest.json"), &whole[..length]).unwrap();
+        files.refuses(&bundle, "not a manifest");
+    }
+}
+
+#[test]
 fn a_manifest_that_is_none_or_of_another_kind_is_refused_and_nothing_changes() {
     let files = Files::new();
     let wrong = |name: &str, words: &str, edit: &dyn Fn(&mut Value)| {

@@ -162,6 +162,41 @@ impl Host {
         }
     }
 
+    /// Gives the main process of a unit, once it is there, so many bytes of memory, where the host's systemd has no memory
+    /// controller to do that with (cgroup v1). Elsewhere the unit's own `MemoryMax=` does.
+    ///
+    /// # Panics
+    /// Where the unit does not come up within a minute.
+    pub fn limit_memory(&self, unit: &str, bytes: u64) {
+        let group = PathBuf::from("/sys/fs/cgroup/memory").join(&self.name).join("limited");
+        let mut pid = String::new();
+        self.wait_until(&format!("{unit} is active"), |host| {
+            pid = host.run(&format!("systemctl show -P MainPID --state=active '{unit}'")).output.trim().to_owned();
+            !pid.is_empty() && pid != "0"
+        });
+        if !group.parent().is_some_and(Path::exists) {
+            return;
+        }
+        fs::create_dir_all(&group).expect("the group is ours");
+        fs::write(group.join("memory.limit_in_bytes"), bytes.to_string()).expect("a limit");
+        let outside = self.outside(&pid).expect("it runs");
+        fs::write(group.join("cgroup.procs"), outside).expect("it runs");
+    }
+
+    /// The number on this machine of a process of the host.
+    fn outside(&self, pid: &str) -> Option<String> {
+        let is_it = |process: &PathBuf| {
+            let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            let same = fs::read_link(process.join("ns/pid")).ok()
+                == fs::read_link(format!("/proc/{}/ns/pid", self.leader)).ok();
+            same && numbers.split_whitespace().last() == Some(pid)
+        };
+        let processes = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
+        let found = processes.filter(|path| path.join("status").exists()).find(is_it)?;
+        Some(found.file_name()?.to_str()?.to_owned())
+    }
+
     /// Runs `job` on a thread in the host's network: its sockets are the host's, the rest is this process's.
     ///
     /// # Panics

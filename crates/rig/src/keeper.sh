@@ -3,7 +3,7 @@
 set -eu
 name=$1
 groups=
-for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup/memory /sys/fs/cgroup; do
   [ -e "$hierarchy/cgroup.procs" ] || continue
   mkdir "$hierarchy/$name"
   echo $$ >"$hierarchy/$name/cgroup.procs"

@@ -6,7 +6,7 @@ use rig::{Agent, Deployment, Host, Load, Mode};
 use serde_json::Value;
 
 use crate::{
-    bundles::{bake, contents, good, shipped, unit},
+    bundles::{bake, contents, good, serves_and, shipped, unit},
     deploy::{assert_converged, status},
 };
 
@@ -95,6 +95,60 @@ fn a_release_that_says_it_is_another_is_replaced() {
     let deployment = agent.deploy(&liar.archive).expect_failure("ValidateService");
     says(&deployment, "release 0123456789abcdef answers");
     assert_eq!(load.stop().losses(), "none");
+    assert_converged(&host, good.id.as_str());
+}
+
+/// Deploys what bakes for 30 s over a good one; it fails and says one of `words`.
+#[track_caller]
+fn fails_by_itself(then: &str, words: &[&str]) {
+    let (host, good) = (Host::boot(), good("good"));
+    Agent::new(&host).deploy(&good.archive).expect_success();
+    let mut contents = contents();
+    bake(&mut contents, 30);
+    unit(&mut contents, "MemoryMax=40%", "MemoryMax=64M");
+    contents.put("bin/app", 0o755, serves_and(then).as_bytes());
+    let bad = contents.pack("bad").unwrap();
+    let deployment = thread::scope(|scope| {
+        let deployment = scope.spawn(|| Agent::new(&host).deploy(&bad.archive));
+        host.limit_memory(&format!("app-{}@*", bad.id), 64 << 20);
+        deployment.join().unwrap().expect_failure("ValidateService")
+    });
+    let tail = deployment.last().tail();
+    assert!(words.iter().any(|words| tail.contains(words)), "{tail}");
+    assert_converged(&host, good.id.as_str());
+}
+
+// Nothing is handed over to these, so the one before accepts through its grace of 5 s, and they bake after that.
+
+#[test]
+fn a_release_that_goes_beyond_its_memory_while_it_bakes_is_replaced() {
+    // systemd knows of the one where it has a memory controller.
+    let ended = ["systemd says oom-kill", "systemd says signal, exit status 9"];
+    fails_by_itself("if age > 8: hoard.append(b'x' * (4 << 20))", &ended);
+}
+
+#[test]
+fn a_release_that_ends_by_itself_while_it_bakes_is_replaced() {
+    fails_by_itself("if age > 8: os._exit(0)", &["is not validated: its instance ended"]);
+}
+
+/// Neither hurts the next deployment, nor the host.
+#[test]
+fn a_release_that_fills_the_log_and_never_ends_is_replaced_by_the_next() {
+    let (host, good) = (Host::boot(), good("good"));
+    let mut agent = Agent::new(&host);
+    let mut contents = contents();
+    let then = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x' * 500 * 1000, flush=True)";
+    contents.put("bin/app", 0o755, serves_and(then).as_bytes());
+    unit(&mut contents, "TimeoutStopSec=45", "TimeoutStopSec=15");
+    let bad = contents.pack("bad").unwrap();
+    agent.deploy(&bad.archive).expect_success();
+    let deployment = agent.deploy(&good.archive).expect_success();
+    let said: String = deployment.events.iter().map(|event| event.output.as_str()).collect();
+    assert!(said.contains("has not said within 10 s that it accepts no more; systemd ends it"), "{said}");
+    let units = format!("systemctl list-units --all --plain --no-legend 'app-{}@*'", bad.id);
+    host.wait_until("systemd has ended it", |host| !host.succeed(&units).contains("deactivating"));
+    agent.deploy(&good.archive).expect_success();
     assert_converged(&host, good.id.as_str());
 }
 

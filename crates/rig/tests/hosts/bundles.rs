@@ -103,6 +103,53 @@ print("accepted", accepted, flush=True)
     .to_owned()
 }
 
+/// Serves what `releasectl` asks for, and anything else, as the product does; and at each turn of its loop does `then`, with
+/// the seconds since READY in `age`.
+pub fn serves_and(then: &str) -> String {
+    let script = r#"#!/usr/bin/python3
+import json, os, select, signal, socket, time
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+path = os.environ["NOTIFY_SOCKET"]
+notify.connect("\0" + path[1:] if path[0] == "@" else path)
+listener = socket.socket(fileno=3)
+version = json.dumps({"release": os.environ["APP_RELEASE"]}).encode()
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+poll = select.poll()
+poll.register(listener, select.POLLIN)
+clients, began, hoard = {}, time.monotonic(), []
+notify.send(b"READY=1")
+while True:
+    notify.send(b"WATCHDOG=1")
+    age = time.monotonic() - began
+    THEN
+    for fd, _ in poll.poll(20):
+        if fd == listener.fileno():
+            try:
+                client = listener.accept()[0]
+            except BlockingIOError:
+                continue
+            clients[client.fileno()] = (client, b"")
+            poll.register(client, select.POLLIN)
+            continue
+        client, head = clients[fd]
+        try:
+            more = client.recv(4096)
+        except OSError:
+            more = b""
+        head += more
+        if b"\r\n\r\n" in head:
+            body = version if b" /version " in head else b"ok\n"
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            head = b""
+        clients[fd] = (client, head)
+        if not more:
+            poll.unregister(client)
+            del clients[fd]
+            client.close()
+"#;
+    script.replace("THEN", then)
+}
+
 /// Says READY, takes the next `connections` from the socket, logs `accepted N`, and dies without an answer to any.
 pub fn dies_after(connections: u32) -> String {
     format!(

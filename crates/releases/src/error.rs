@@ -65,6 +65,17 @@ pub enum Error {
     /// The verb needs a running host, and was given a tree of files.
     #[error("releasectl {0} needs a running host and does not take --root")]
     Offline(&'static str),
+    /// A store that a later releasectl has changed in a way that this one does not know.
+    #[error(
+        "{}: format {format}, and this releasectl knows 1; use the host's own, which is later: /usr/local/bin/releasectl",
+        path.display()
+    )]
+    LaterStore {
+        /// The file that says so.
+        path: PathBuf,
+        /// What it says.
+        format: String,
+    },
     /// Somebody else holds the lock.
     #[error("{} is still held by {holder}, after a wait of {waited} s; try again, or give --lock-wait SECONDS", path.display())]
     Locked {

@@ -1,7 +1,7 @@
 //! The store: `/opt/app`, its releases, its two links, its counter, its log and its lock.
 
 use std::{
-    fs,
+    fs, io,
     ops::Deref,
     path::{Path, PathBuf},
     thread,
@@ -17,6 +17,8 @@ use crate::{
     tree,
 };
 
+/// The format of the store. What is added to it leaves the number as it is: readers ignore what they do not know.
+const FORMAT: &str = "1";
 /// Where the store is on a host.
 pub const BASE: &str = "/opt/app";
 const POLL: Duration = Duration::from_millis(20);
@@ -121,12 +123,26 @@ impl Store {
     /// [`Error::NotRoot`] or [`Error::NoSystemd`] where the host cannot be changed, [`Error::Locked`] after the wait.
     pub fn lock(&self, verb: &'static str) -> Result<Locked<'_>> {
         systemd::require(&self.host, verb)?;
+        self.check_format(verb)?;
         self.host.make_folder(&self.path(""))?;
         let path = self.path("lock");
         let mut file = self.host.open_lock(&path)?;
         self.wait_for(file.inner(), &path)?;
         self.host.sign_lock(&mut file, &format!("releasectl {verb} (pid {}) {}\n", std::process::id(), now()));
         Ok(Locked { store: self, _file: file })
+    }
+
+    /// A store that a later releasectl has made its own is not changed by this one. But a host that boots is to serve: what
+    /// `boot` needs is the same for ever.
+    fn check_format(&self, verb: &str) -> Result<()> {
+        let path = self.path("format");
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim() != FORMAT && verb != "boot" => {
+                Err(Error::LaterStore { path, format: systemd::printable(text.trim()) })
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::disk("read", &path)(error)),
+            _ => Ok(()),
+        }
     }
 
     fn wait_for(&self, file: &fs::File, path: &Path) -> Result<()> {

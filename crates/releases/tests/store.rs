@@ -107,7 +107,12 @@ impl Files {
 fn write_manifest(folder: &Path, manifest: &Value) -> String {
     let text = serde_json::to_vec_pretty(manifest).unwrap();
     fs::write(folder.join("manifest.json"), &text).unwrap();
-    Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    id_of(&text)
+}
+
+/// R1.
+fn id_of(manifest: &[u8]) -> String {
+    Sha256::digest(manifest).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn edit_manifest(folder: &Path, edit: impl FnOnce(&mut Value)) {
@@ -283,6 +288,46 @@ fn current_is_a_link_and_a_rollback_names_what_was_validated() {
         "00000000000000000003\n",
         "no number is used twice"
     );
+}
+
+/// What a later releasectl may have written, as far as its rules allow it, and an older bundle's on top of that.
+#[test]
+fn a_store_of_the_future_loses_nothing_and_the_way_back_works() {
+    let files = Files::new();
+    let (one, two) = (files.bundle("one"), files.bundle("two"));
+    edit_manifest(&two.0, |manifest| manifest["signature"] = json!({"by": "later"}));
+    let two = (two.0.clone(), id_of(&fs::read(two.0.join("manifest.json")).unwrap()));
+    for (bundle, id) in [&one, &two] {
+        files.install(bundle).success();
+        files.run(&["activate", id]).success();
+    }
+    let base = files.host().join("opt/app");
+    let log = base.join("activations.jsonl");
+    let later = format!(
+        "{{\"validated\":\"{}\",\"time\":1,\"receipt\":\"r-1\"}}\n{{\"canary\":\"{}\",\"share\":0.1}}\n",
+        one.1, two.1
+    );
+    let before = fs::read_to_string(&log).unwrap() + &later;
+    fs::write(&log, &before).unwrap();
+    fs::write(base.join("receipts.jsonl"), "{}\n").unwrap();
+    fs::create_dir(base.join("canaries")).unwrap();
+    files.install(&one.0).success();
+    files.run(&["rollback"]).success();
+    assert_eq!(files.link("current"), format!("releases/{}", one.1));
+    files.run(&["prune", "--keep", "1"]).success();
+    assert!(fs::read_to_string(&log).unwrap().starts_with(&before), "not a byte of it is changed");
+    assert!(base.join("receipts.jsonl").exists() && base.join("canaries").exists());
+
+    fs::write(base.join("format"), "2\n").unwrap();
+    let picture = files.picture();
+    for verb in [["install", one.0.to_str().unwrap()], ["activate", &one.1], ["rollback", &one.1], ["pin", &one.1]] {
+        let output = files.run(&verb).failure().code(2).get_output().clone();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("/opt/app/format: format 2") && said.lines().count() == 1, "{said}");
+    }
+    assert!(files.picture() == picture);
+    files.run(&["status"]).success();
+    files.run(&["list"]).success();
 }
 
 /// R4: a lost counter does not count again from 1.

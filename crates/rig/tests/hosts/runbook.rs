@@ -47,6 +47,44 @@ fn a_service_that_is_taken_down_stays_down_until_it_is_enabled() {
     host.succeed("systemctl is-enabled app.socket app.service");
 }
 
+/// "Who is trusted with what".
+#[test]
+fn the_store_is_roots_and_the_service_writes_to_its_own_folders_alone() {
+    let (host, bundle) = (Host::boot(), good("one"));
+    // Whoever's shell it is deployed from.
+    host.succeed("mkdir /root/bundle");
+    std::fs::write(host.path("/root/bundle.tgz"), &bundle.archive).unwrap();
+    host.succeed(
+        "umask 077; tar -xzpf /root/bundle.tgz -C /root/bundle; cd /root/bundle/hooks && \
+         ./after-install && ./application-start && ./validate-service",
+    );
+    let store = "/opt/app /usr/local/bin/releasectl /etc/systemd/system/app*";
+    let others = host.succeed(&format!("find {store} ! -user root -o ! -type l -perm /022"));
+    assert_eq!(others, "", "somebody else's, or writable for somebody else");
+    let hidden = host.succeed("find /opt/app ! -type l ! -perm -444 ! -name lock");
+    assert_eq!(hidden, "", "the service must read it");
+    for user in ["app", "nobody"] {
+        let as_user = format!("setpriv --reuid={user} --regid={user} --clear-groups");
+        let as_user = as_user.replace("--regid=nobody", "--regid=nogroup");
+        for command in [
+            "touch /opt/app/x",
+            "ln -sfn /tmp /opt/app/current",
+            "sh -c 'echo {} >>/opt/app/activations.jsonl'",
+            "flock -n /opt/app/lock true",
+            "touch /etc/systemd/system/x",
+            "touch /etc/app",
+            "touch /run/releasectl.json",
+            "releasectl rollback",
+            "systemctl restart app.socket",
+        ] {
+            host.fail(&format!("{as_user} {command}"));
+        }
+        host.succeed(&format!("{as_user} cat /opt/app/current/manifest.json"));
+    }
+    host.fail("setpriv --reuid=nobody --regid=nogroup --clear-groups ls /run/app /var/lib/app");
+    assert_converged(&host, bundle.id.as_str());
+}
+
 /// The folder is the service's own: what a release puts there must not reach root's terminal, nor stop a verb.
 #[test]
 fn what_a_service_leaves_in_its_runtime_folder_stops_nobody() {

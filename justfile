@@ -22,8 +22,9 @@ bundle LABEL='':
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    shellcheck hooks/* .ci/run crates/serve/tests/cures/run
+    shellcheck hooks/* .ci/run crates/serve/tests/cures/run crates/rig/tests/defects/run
     git apply --check crates/serve/tests/cures/*.patch
+    git apply --check crates/rig/tests/defects/*.patch
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features
 
 # Each kind of client over 110 activations of a real host, and all at once with 2,000 connections (root, 20 min);
@@ -44,6 +45,10 @@ powercut *ARGS:
 # Each kind of client over 110 activations, one kind at a time; `just table --server stock` for axum::serve (20 min)
 table *ARGS:
     cargo run --quiet --package rig -- table {{ ARGS }}
+
+# Put one deliberate defect after the other into the store's code, and see its campaign find it (root, 30 min)
+defects *NAMES:
+    crates/rig/tests/defects/run {{ NAMES }}
 
 # Take each cure of the drain out, and see its test fail
 cures:

@@ -24,7 +24,7 @@ use crate::{
     answer::Answer,
     drain::{Stage, Turn, Watch},
     exchange::Exchange,
-    io::{Io, LINGER, Protocol},
+    io::{Io, LINGER, Protocol, linger},
     parked::Parked,
     stream::Stream,
 };
@@ -124,7 +124,13 @@ async fn http1(io: Io, router: &Router, watch: &mut Watch, clock: &mut Clock) ->
         tokio::select! {
             biased;
             served = served => match served {
-                Served::Ended(result) => return ended(result),
+                Served::Ended(result) => {
+                    // After a request with an `Upgrade` that nobody took up, hyper ends without the end of a connection.
+                    if result.is_ok() && !exchange.is_closing() && !exchange.is_upgraded() {
+                        let _ = linger(&stream).await;
+                    }
+                    return ended(result);
+                }
                 Served::Leaves => break,
                 Served::Rests => {}
             },
@@ -133,8 +139,9 @@ async fn http1(io: Io, router: &Router, watch: &mut Watch, clock: &mut Clock) ->
             rung = clock.rings(&stream, &exchange) => match rung {
                 Rung::Late => return None,
                 Rung::Idle => {
-                    Pin::new(&mut connection).graceful_shutdown();
-                    return ended(connection.await);
+                    // hyper would wait on where it has an empty line, which comes before a head and is none (RFC 9112, 2.2).
+                    let mut io = connection.into_parts()?.io.into_inner();
+                    return io.shutdown().await.ok().and(None);
                 }
             },
         }
@@ -185,7 +192,8 @@ impl Clock {
     }
 
     fn poll(&mut self, context: &mut Context<'_>, stream: &Stream, exchange: &Exchange) -> Poll<Rung> {
-        if exchange.in_flight() {
+        // The end of a connection has limits of its own.
+        if exchange.in_flight() || exchange.is_closing() {
             return Poll::Pending;
         }
         let head_since = exchange.head_since();

@@ -243,6 +243,20 @@ impl Exchange {
         self.closing.store(true, Ordering::Release);
     }
 
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.upgraded.get().is_some()
+    }
+
+    /// Whether whatever arrives next is none of what has begun.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        self.is_read() && !flag(&self.partial) && !flag(&self.head) && !self.is_upgraded()
+    }
+
     /// Whether to read on at the next boundary.
     pub(crate) fn hold(&self, held: bool) {
         self.held.store(held, Ordering::Release);

@@ -6,12 +6,18 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER: usize = 9;
 /// A PING frame with the ACK flag, and its eight bytes (RFC 9113, 6.7).
 const PONG: usize = HEADER + 8;
+/// RFC 9113, 6.2 and 6.10.
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
 
 /// Follows the frames of a connection, from its preface on.
 #[derive(Debug)]
 pub(crate) struct Frames {
     /// Of the frame that has begun.
     left: usize,
+    /// Its header block goes on in the next frame, and nothing may come between (RFC 9113, 4.3).
+    in_headers: bool,
 }
 
 /// What to do with the bytes that have arrived.
@@ -27,7 +33,7 @@ pub(crate) enum Next {
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { left: PREFACE.len() }
+        Self { left: PREFACE.len(), in_headers: false }
     }
 }
 
@@ -41,6 +47,9 @@ impl Frames {
                 return if bytes.len() < PONG { Next::Wait } else { Next::Pong(PONG) };
             }
             self.left = HEADER + length;
+            if matches!(kind, HEADERS | CONTINUATION) {
+                self.in_headers = flags & END_HEADERS == 0;
+            }
         }
         let taken = self.left.min(bytes.len());
         self.left -= taken;
@@ -49,13 +58,26 @@ impl Frames {
 
     /// Whether a frame could be put in here.
     pub(crate) fn at_boundary(&self) -> bool {
-        self.left == 0
+        self.left == 0 && !self.in_headers
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_put_into_a_header_block() {
+        let mut frames = Frames::default();
+        assert_eq!(frames.next(PREFACE), Next::Pass(PREFACE.len()));
+        let frame = |kind, flags| [0, 0, 1, kind, flags, 0, 0, 0, 1, 0];
+        for (frame, at_boundary) in
+            [(frame(1, 1), false), (frame(9, 0), false), (frame(9, 4), true), (frame(0, 0), true)]
+        {
+            assert_eq!(frames.next(&frame), Next::Pass(frame.len()));
+            assert_eq!(frames.at_boundary(), at_boundary, "{frame:?}");
+        }
+    }
 
     #[test]
     fn a_pong_is_found_between_frames_however_they_are_cut() {

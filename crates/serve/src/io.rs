@@ -49,7 +49,8 @@ pub(crate) struct Io {
     peer: Peer,
     exchange: Arc<Exchange>,
     watch: Watch,
-    closing: Option<Closing>,
+    /// Its end, and whether what comes then may be lost.
+    closing: Option<(Closing, bool)>,
     /// The connection counts as open, and the drain waits for it, as long as this lives; after an upgrade too.
     open: Open,
 }
@@ -72,14 +73,6 @@ impl Reading {
     fn http2() -> Self {
         Self::Http2 { frames: Frames::default(), passed: BytesMut::new(), pongs: BytesMut::new(), until: None }
     }
-}
-
-#[derive(Debug)]
-struct Closing {
-    /// The end of the client's silence.
-    until: Pin<Box<Sleep>>,
-    most: Instant,
-    late_bytes: u64,
 }
 
 /// What the first bytes of a connection tell.
@@ -289,27 +282,56 @@ impl Io {
             Some(closing) => closing,
             none => {
                 self.stream.half_close()?;
-                let most = Instant::now() + LINGER_MOST;
-                none.insert(Closing { until: Box::pin(sleep(LINGER)), most, late_bytes: 0 })
+                // The rest of a message that was refused is not lost: it has had its answer. HTTP/2 goes on to speak of windows
+                // and settings; what it had to say was refused by GOAWAY, and is safe to repeat.
+                let is_late = matches!(self.reading, Reading::Http1 { .. }) && self.exchange.is_between_messages();
+                none.insert((Closing::new(), is_late))
             }
         };
-        loop {
-            match self.stream.poll_read(context, CHUNK, <[u8]>::len) {
-                Poll::Ready(Ok(read)) if read > 0 => {
-                    closing.late_bytes += read as u64;
-                    closing.until.as_mut().reset((Instant::now() + LINGER).min(closing.most));
-                }
-                Poll::Ready(_) => break,
-                Poll::Pending if closing.until.as_mut().poll(context).is_pending() => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        // HTTP/2 goes on to speak of windows and settings; what it had to say was refused by GOAWAY, and is safe to repeat.
-        if closing.late_bytes > 0 && matches!(self.reading, Reading::Http1 { .. }) {
-            self.watch.count_late_bytes(closing.late_bytes);
+        let (closing, is_late) = closing;
+        ready!(closing.poll(context, &self.stream));
+        if *is_late && closing.bytes > 0 {
+            self.watch.count_late_bytes(closing.bytes);
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// The end of a connection: what still comes is read, or the kernel would answer it with a reset, and the client might lose
+/// what it has not read yet (RFC 9112, 9.6).
+#[derive(Debug)]
+struct Closing {
+    until: Pin<Box<Sleep>>,
+    most: Instant,
+    bytes: u64,
+}
+
+impl Closing {
+    fn new() -> Self {
+        Self { until: Box::pin(sleep(LINGER)), most: Instant::now() + LINGER_MOST, bytes: 0 }
+    }
+
+    /// Ready when its client has ended it, too, or is silent, or time is up.
+    fn poll(&mut self, context: &mut Context<'_>, stream: &Stream) -> Poll<()> {
+        loop {
+            match stream.poll_read(context, CHUNK, <[u8]>::len) {
+                Poll::Ready(Ok(read)) if read > 0 && Instant::now() < self.most => {
+                    self.bytes += read as u64;
+                    self.until.as_mut().reset((Instant::now() + LINGER).min(self.most));
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.until.as_mut().poll(context),
+            }
+        }
+    }
+}
+
+/// Ends a connection that nobody else does.
+pub(crate) async fn linger(stream: &Stream) -> io::Result<()> {
+    stream.half_close()?;
+    let mut closing = Closing::new();
+    poll_fn(|context| closing.poll(context, stream)).await;
+    Ok(())
 }
 
 fn protocol_of(bytes: &[u8]) -> Option<Protocol> {
@@ -359,6 +381,10 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.exchange.is_upgraded() {
+            // What comes is whose it is upgraded for.
+            return Poll::Ready(self.stream.half_close());
+        }
         self.exchange.set_closing();
         self.poll_close(context)
     }

@@ -197,6 +197,46 @@ fn an_answer_to_an_upload_that_is_not_read_arrives_whole() {
     served.ends_well();
 }
 
+/// hyper keeps a request's offer to switch protocols, and ends a connection otherwise after it.
+#[test]
+fn an_answer_to_an_upload_that_offers_an_upgrade_arrives_whole_too() {
+    let (served, address) = Start::alone().ready();
+    for _ in 0..10 {
+        let mut stream = connect(&address);
+        let upgrade = "Connection: Upgrade\r\nUpgrade: h2c\r\n";
+        stream
+            .write_all(
+                format!("POST /early HTTP/1.1\r\nHost: h\r\n{upgrade}Content-Length: 1000000\r\n\r\n").as_bytes(),
+            )
+            .unwrap();
+        let _ = stream.write_all(&vec![0; 500_000]);
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("no reset");
+        assert!(response.ends_with("early"), "{response}");
+    }
+    served.retire();
+    let served = served.ended();
+    assert_eq!(served.report()["late_bytes"], 0, "the rest of a request that has had its answer is not lost");
+}
+
+/// An empty line comes before a head, and is none (RFC 9112, 2.2).
+#[test]
+fn a_connection_that_has_sent_an_empty_line_is_idle() {
+    let (served, address) = Start::alone().ready();
+    let (mut fresh, mut kept) = (connect(&address), connect(&address));
+    ask(&mut kept, "/");
+    for stream in [&mut fresh, &mut kept] {
+        stream.write_all(b"\r\n").unwrap();
+    }
+    ask(&mut connect(&address), "/");
+    served.retire_alone();
+    for stream in [&mut fresh, &mut kept] {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "closed after the grace, and not at the deadline");
+    }
+    drop((fresh, kept));
+    assert_eq!(served.ended().report()["cut"], 0);
+}
+
 #[test]
 fn a_large_last_response_is_not_cut_short_by_bytes_that_nobody_reads() {
     let (served, address) = Start::alone().ready();

@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        drain::{self, Offers, Phase, Signal},
+        drain::{self, Counts, Offers, Phase, Signal},
         parked::Received,
         stream::Peer,
     };
@@ -321,6 +321,7 @@ mod tests {
     struct Served {
         client: TcpStream,
         signal: Signal,
+        counts: Arc<Counts>,
     }
 
     impl Served {
@@ -337,9 +338,9 @@ mod tests {
         ) -> Self {
             let (signal, watch) = drain::channel();
             let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-            let io = io(watch.clone(), watch.open(permit, idle_since).unwrap());
+            let (io, counts) = (io(watch.clone(), watch.open(permit, idle_since).unwrap()), watch.counts());
             tokio::spawn(serve(io, router, watch));
-            Self { client, signal }
+            Self { client, signal, counts }
         }
 
         fn hands_over(&mut self) -> Offers {
@@ -430,6 +431,23 @@ mod tests {
         }
         served.client.write_all(GET).await.unwrap();
         assert!(served.client.read(&mut bytes).await.unwrap() > 0, "it is kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_for_a_minute_is_given_up() {
+        let router = Router::new().route("/", get(async || Bytes::from(vec![b'x'; 64 << 20])));
+        let mut served = Served::accepted(router).await;
+        served.client.write_all(GET).await.unwrap();
+        let mut bytes = vec![0; 12 << 20];
+        // Whoever takes something every now and then is waited for.
+        for _ in 0..3 {
+            sleep(55 * SECOND).await;
+            served.client.read_exact(&mut bytes).await.expect("it is being sent");
+        }
+        sleep(59 * SECOND).await;
+        assert_eq!(served.counts.connections(), 1);
+        sleep(2 * SECOND).await;
+        assert_eq!(served.counts.connections(), 0);
     }
 
     #[tokio::test(start_paused = true)]

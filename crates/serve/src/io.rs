@@ -29,6 +29,8 @@ use crate::{
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// How long it may take to its end.
 const LINGER_MOST: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what is sent to it.
+const STUCK: Duration = Duration::from_secs(60);
 /// How long a PONG is kept from hyper once the instance retires.
 const PONG_HOLD: Duration = Duration::from_millis(100);
 /// What is read at once where hyper does not say how much it takes.
@@ -49,6 +51,8 @@ pub(crate) struct Io {
     peer: Peer,
     exchange: Arc<Exchange>,
     watch: Watch,
+    /// When a client that takes nothing is given up.
+    stuck: Option<Pin<Box<Sleep>>>,
     /// Its end, and whether what comes then may be lost.
     closing: Option<(Closing, bool)>,
     /// The connection counts as open, and the drain waits for it, as long as this lives; after an upgrade too.
@@ -124,7 +128,18 @@ impl Io {
         exchange.hold(false);
         exchange.set_head_since(head_since);
         exchange.set_ahead(!ahead.is_empty());
-        Self { ahead, fresh, reading: Reading::http1(), stream, peer, exchange, watch, closing: None, open }
+        Self {
+            ahead,
+            fresh,
+            reading: Reading::http1(),
+            stream,
+            peer,
+            exchange,
+            watch,
+            stuck: None,
+            closing: None,
+            open,
+        }
     }
 
     /// Takes the connection out of the runtime, with what `read` has been read of its next head. At a boundary of messages,
@@ -277,6 +292,18 @@ impl Io {
         }
     }
 
+    /// One that does not take what it asked for would hold its place for ever.
+    fn poll_send(&mut self, context: &mut Context<'_>, buffers: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.set_writing();
+        let sent = self.stream.poll_write(context, buffers);
+        if sent.is_ready() {
+            self.stuck = None;
+            return sent;
+        }
+        ready!(self.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK))).as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closing = match &mut self.closing {
             Some(closing) => closing,
@@ -356,18 +383,16 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.set_writing();
-        self.stream.poll_write(context, &[io::IoSlice::new(bytes)])
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.set_writing();
-        self.stream.poll_write(context, buffers)
+        self.poll_send(context, buffers)
     }
 
     fn is_write_vectored(&self) -> bool {

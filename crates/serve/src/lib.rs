@@ -88,6 +88,7 @@
 //! | a head, from its first byte on | 15 s | the connection is closed |
 //! | a head's size | 64 KiB, 100 headers | 431 |
 //! | an idle connection | 75 s | closed; longer than balancers keep theirs (60 s), so that it is they who close |
+//! | a client that takes nothing of its response | 60 s | the connection is cut |
 //! | an HTTP/2 client that is gone | asked every 30 s, 20 s to answer | closed |
 //! | streams of an HTTP/2 connection | 200 | the client waits (RFC 9113, 5.1.2) |
 

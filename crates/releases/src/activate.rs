@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::{
-    Error, Manifest, ReleaseId, Result, Store,
+    Error, ReleaseId, Result, Store,
     host::say,
     instance::Instance,
+    source::Source,
     store::{Link, Locked, Release},
     switch::{self, switch},
     systemd::Units,
@@ -49,14 +50,14 @@ fn take_over(store: &Locked, id: &ReleaseId) -> Result<()> {
     Ok(())
 }
 
-/// The release that a person or a hook means: an id, or the folder of an unpacked bundle.
+/// The release that a person or a hook means: an id, or a bundle, as an archive or unpacked.
 ///
 /// # Errors
 /// [`Error::NotARelease`] where it is neither.
 pub fn resolve(text: &str) -> Result<ReleaseId> {
-    let folder = Path::new(text);
+    let path = Path::new(text);
     match text.parse() {
-        Err(_) if folder.join(crate::manifest::FILE).exists() => Ok(Manifest::read(folder)?.1),
+        Err(_) if path.is_file() || path.join(crate::manifest::FILE).exists() => Ok(Source::read(path)?.id),
         parsed => parsed,
     }
 }

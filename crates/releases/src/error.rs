@@ -21,7 +21,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Text that is no release id.
-    #[error("{0:?} is not a release: expected 16 hex digits, or the folder of an unpacked bundle")]
+    #[error("{0:?} is not a release: expected 16 hex digits, or a bundle, as an archive or unpacked")]
     NotARelease(String),
     /// A manifest that cannot be used.
     #[error("{}: {fault}", path.display())]

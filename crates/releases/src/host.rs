@@ -100,11 +100,10 @@ impl Host {
         self.rename(&aside, link)
     }
 
-    /// Copies one file of a bundle into a folder that is not in use yet, verifying what was copied.
-    pub fn copy(&self, from: &Path, file: &manifest::File, to: &Path) -> Result<()> {
-        let source = effect::open_to_read(from).map_err(Error::disk("open", from))?;
+    /// Copies one file of a bundle, `path` for people, into a folder that is not in use yet, verifying what was copied.
+    pub fn copy(&self, from: &mut dyn Read, file: &manifest::File, path: &Path, to: &Path) -> Result<()> {
         let mut copy = create(to, file.mode())?;
-        tree::copy_verified(source, file, from, &mut copy)?;
+        tree::copy_verified(from, file, path, &mut copy)?;
         copy.sync().map_err(Error::disk("sync", to))
     }
 

@@ -2,59 +2,61 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    Error, Manifest, ReleaseId, Result, Store,
+    Error, ReleaseId, Result, Store,
     host::say,
     manifest, prune,
+    source::Source,
     store::{Link, Locked, Release},
     tree, units,
 };
 
-/// Verifies the unpacked bundle in `bundle`, copies it into the store and puts its units in place.
+/// Verifies a bundle, an archive or the folder that it was unpacked to, copies it into the store and puts its units in place.
 ///
 /// A release that is installed already is verified and not copied again.
 ///
 /// # Errors
 /// [`Error::Manifest`] and [`Error::Damaged`] where the bundle is not sound: then nothing was changed.
 pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
-    let (manifest, id) = Manifest::read(bundle)?;
-    check_machine(bundle, &manifest)?;
-    tree::verify(bundle, &manifest)?;
-    units::check_own(bundle)?;
+    let source = Source::read(bundle)?;
+    check_machine(&source)?;
+    source.verify()?;
+    units::check_own(&source)?;
+    let id = source.id.clone();
     let locked = store.lock("install")?;
     // First: until this deployment is validated or another is, what it needs is not pruned.
     locked.record_installation(&id)?;
     prune::sweep(&locked)?;
     match store.release(&id).and_then(|release| tree::verify(&release.folder, &release.manifest)) {
-        Ok(()) => say(&format!("release {id} ({}) is installed already", manifest.label)),
-        Err(_) => copy(&locked, bundle, &manifest, &id)?,
+        Ok(()) => say(&format!("release {id} ({}) is installed already", source.manifest.label)),
+        Err(_) => copy(&locked, &source)?,
     }
     // `app.service` runs the tool of `validated`, and the socket may start it before anything was activated.
     if store.named_by(Link::Validated).is_none() {
         locked.point(Link::Validated, &id)?;
     }
-    units::prepare(&locked, &Release { folder: store.folder(&id), id: id.clone(), manifest })?;
+    units::prepare(&locked, &Release { folder: store.folder(&id), id: id.clone(), manifest: source.manifest })?;
     Ok(id)
 }
 
-fn check_machine(bundle: &Path, manifest: &Manifest) -> Result<()> {
-    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
-    if machine == manifest.arch {
+fn check_machine(source: &Source) -> Result<()> {
+    let (machine, arch) = (rustix::system::uname().machine().to_string_lossy().into_owned(), &source.manifest.arch);
+    if machine == *arch {
         return Ok(());
     }
-    let fault = format!("built for {}, and this machine is {machine}: make a bundle for it", manifest.arch);
-    Err(Error::Manifest { path: bundle.join(manifest::FILE), fault })
+    let fault = format!("built for {arch}, and this machine is {machine}: make a bundle for it");
+    Err(Error::Manifest { path: source.path(manifest::FILE), fault })
 }
 
 /// Copies aside, syncs every file and folder, and gives the whole its name by one rename.
-fn copy(store: &Locked, bundle: &Path, manifest: &Manifest, id: &ReleaseId) -> Result<()> {
-    let (host, folder) = (store.host(), store.folder(id));
+fn copy(store: &Locked, source: &Source) -> Result<()> {
+    let (host, id) = (store.host(), &source.id);
+    let folder = store.folder(id);
     let aside = store.path("releases").join(format!(".{id}.new"));
-    let copied = fill(store, bundle, manifest, id, &aside);
+    let copied = fill(store, source, &aside);
     if copied.is_err() {
         // What cannot be removed now is removed by the next install, or boot.
         let _ = host.remove_tree(&aside);
@@ -68,28 +70,23 @@ fn copy(store: &Locked, bundle: &Path, manifest: &Manifest, id: &ReleaseId) -> R
     } else {
         host.rename(&aside, &folder)?;
     }
-    say(&format!("installed release {id} ({})", manifest.label));
+    say(&format!("installed release {id} ({})", source.manifest.label));
     Ok(())
 }
 
-fn fill(store: &Locked, bundle: &Path, manifest: &Manifest, id: &ReleaseId, aside: &Path) -> Result<()> {
+fn fill(store: &Locked, source: &Source, aside: &Path) -> Result<()> {
     let host = store.host();
     host.make_folder(aside)?;
     let mut folders = BTreeSet::from([aside.to_owned()]);
-    for file in &manifest.files {
+    source.copy_each(|file, from, path| {
         let to = aside.join(&file.path);
         for folder in folders_between(aside, &to) {
             host.make_folder(&folder)?;
             folders.insert(folder);
         }
-        host.copy(&bundle.join(&file.path), file, &to)?;
-    }
-    let from = bundle.join(manifest::FILE);
-    let bytes = fs::read(&from).map_err(Error::disk("read", &from))?;
-    if ReleaseId::of_manifest(&bytes) != *id {
-        return Err(Error::Damaged { path: from, fault: "changed while it was installed".to_owned() });
-    }
-    host.write(&aside.join(manifest::FILE), &bytes)?;
+        host.copy(from, file, path, &to)
+    })?;
+    host.write(&aside.join(manifest::FILE), source.text())?;
     folders.iter().try_for_each(|folder| host.sync_folder(folder))
 }
 

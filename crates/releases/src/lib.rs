@@ -29,6 +29,7 @@ pub mod probe;
 pub mod prune;
 pub mod rollback;
 pub mod socket;
+pub mod source;
 pub mod status;
 pub mod store;
 mod switch;

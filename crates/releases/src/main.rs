@@ -36,16 +36,16 @@ Exit codes: 0 done; 1 it failed, and the last lines say what is serving; 2 bad i
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Verify an unpacked bundle and copy it into the store; nothing is started
+    /// Verify a bundle and copy it into the store; nothing is started
     Install {
-        /// The folder of the unpacked bundle
+        /// The archive, or the folder that it was unpacked to
         bundle: PathBuf,
     },
     /// Start an instance of a release, make it current once it is ready, retire the one before
     Activate(Named),
     /// Ask through the public socket until the current release answers; bring the last good one back if it does not
     Validate {
-        /// A release id, or the folder of its unpacked bundle; the current release where it is left out
+        /// A release id, or its bundle, as an archive or unpacked; the current release where it is left out
         #[arg(value_name = "RELEASE")]
         release: Option<String>,
         #[command(flatten)]
@@ -91,7 +91,7 @@ enum SocketVerb {
 
 #[derive(Args)]
 struct Named {
-    /// A release id, or the folder of its unpacked bundle
+    /// A release id, or its bundle, as an archive or unpacked
     release: String,
 }
 

@@ -21,7 +21,7 @@ pub const APP: &str = "app";
 pub const REQUIRED: [&str; 6] =
     ["bin/app", "bin/releasectl", "units/app.service", "units/app.socket", "units/app.sysusers", "units/app@.service"];
 
-const MOST_BYTES: u64 = 4 << 20;
+pub(crate) const MOST_BYTES: u64 = 4 << 20;
 const LONGEST_TEXT: usize = 400;
 
 /// What a bundle says of itself. Fields that a reader does not know are ignored.
@@ -73,9 +73,9 @@ impl Manifest {
     /// # Errors
     /// [`Error::Manifest`] where it cannot be read or is not sound.
     pub fn read(folder: &Path) -> Result<(Self, ReleaseId)> {
-        let path = folder.join(FILE);
-        let parse = |bytes: &[u8]| Self::parse(bytes).map(|manifest| (manifest, ReleaseId::of_manifest(bytes)));
-        read_bounded(&path).and_then(|bytes| parse(&bytes)).map_err(|fault| Error::Manifest { path, fault })
+        let bytes = read_text(folder)?;
+        let manifest = Self::parse(&bytes).map_err(|fault| Error::Manifest { path: folder.join(FILE), fault })?;
+        Ok((manifest, ReleaseId::of_manifest(&bytes)))
     }
 
     /// Parses a manifest and checks all that can be known without its files.
@@ -122,16 +122,31 @@ impl Manifest {
     }
 }
 
-fn check_file(file: &File) -> std::result::Result<(), String> {
+/// Whether a release can have a file there: below its folder, and plain in any shell, unit and terminal.
+pub(crate) fn check_path(path: &str) -> std::result::Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@');
     let part_is_sound = |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(plain);
-    if file.path.len() > LONGEST_TEXT || !file.path.split('/').all(part_is_sound) || file.path == FILE {
-        return Err(format!("{:?} is not a path that a release can have", file.path));
+    if path.len() <= LONGEST_TEXT && path.split('/').all(part_is_sound) {
+        return Ok(());
+    }
+    Err(format!("{path:?} is not a path that a release can have"))
+}
+
+fn check_file(file: &File) -> std::result::Result<(), String> {
+    check_path(&file.path)?;
+    if file.path == FILE {
+        return Err(format!("{FILE} cannot list itself"));
     }
     if !matches!(file.mode.as_str(), "0644" | "0755") {
         return Err(format!("{}: mode {:?}; a release has 0644 and 0755 only", file.path, file.mode));
     }
     Ok(())
+}
+
+/// The manifest in `folder`, byte for byte.
+pub(crate) fn read_text(folder: &Path) -> Result<Vec<u8>> {
+    let path = folder.join(FILE);
+    read_bounded(&path).map_err(|fault| Error::Manifest { path, fault })
 }
 
 fn read_bounded(path: &Path) -> std::result::Result<Vec<u8>, String> {
@@ -143,10 +158,14 @@ fn read_bounded(path: &Path) -> std::result::Result<Vec<u8>, String> {
     let read =
         effect::open_to_read(path).and_then(regular).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
     match read {
-        Err(error) => Err(format!("cannot read it ({error}); give the folder of an unpacked bundle")),
-        Ok(size) if size as u64 > MOST_BYTES => Err(format!("larger than {MOST_BYTES} bytes; not a manifest")),
+        Err(error) => Err(format!("cannot read it ({error}); give a bundle, as an archive or unpacked")),
+        Ok(size) if size as u64 > MOST_BYTES => Err(too_large()),
         Ok(_) => Ok(bytes),
     }
+}
+
+pub(crate) fn too_large() -> String {
+    format!("larger than {MOST_BYTES} bytes; not a manifest")
 }
 
 #[cfg(test)]
@@ -186,10 +205,11 @@ pub(crate) mod tests {
 
     #[test]
     fn a_path_that_leaves_the_release_is_refused() {
-        for path in ["../x", "/etc/passwd", "a/../b", "a//b", "", "./a", "a/", "manifest.json", "a b", "a\nb"] {
+        for path in ["../x", "/etc/passwd", "a/../b", "a//b", "", "./a", "a/", "a b", "a\nb"] {
             let fault = fault_of(|manifest| manifest.files[0].path = path.to_owned());
             assert!(fault.contains("not a path"), "{path}: {fault}");
         }
+        assert!(fault_of(|manifest| manifest.files[0].path = FILE.to_owned()).contains("itself"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -16,6 +16,10 @@ use crate::{
     manifest::{self, File},
 };
 
+pub(crate) const MISSING: &str = "is in the manifest and not here";
+pub(crate) const IN_EXCESS: &str = "is not in the manifest";
+pub(crate) const NO_FILE: &str = "is not a regular file";
+
 /// Reads every file below `folder`: its digest, size and mode must be the manifest's, and nothing may be in excess.
 ///
 /// # Errors
@@ -23,8 +27,8 @@ use crate::{
 pub fn verify(folder: &Path, manifest: &Manifest) -> Result<()> {
     let found = check_shape(folder, manifest)?;
     for (path, file) in found {
-        let source = effect::open_to_read(&path).map_err(Error::disk("open", &path))?;
-        copy_verified(source, file, &path, &mut std::io::sink())?;
+        let mut source = effect::open_to_read(&path).map_err(Error::disk("open", &path))?;
+        copy_verified(&mut source, file, &path, &mut io::sink())?;
     }
     Ok(())
 }
@@ -44,20 +48,23 @@ pub fn check_shape<'a>(folder: &Path, manifest: &'a Manifest) -> Result<Vec<(Pat
             if metadata.is_dir() {
                 folders.push(path);
             } else if path != folder.join(manifest::FILE) {
-                let file = missing.remove(&path).ok_or_else(|| damaged(&path, "is not in the manifest"))?;
-                check_metadata(&path, file, &metadata)?;
+                let file = missing.remove(&path).ok_or_else(|| damaged(&path, IN_EXCESS))?;
+                if !metadata.is_file() {
+                    return Err(damaged(&path, NO_FILE));
+                }
+                compare(&path, file, metadata.len(), metadata.mode() & 0o7777)?;
                 found.push((path, file));
             }
         }
     }
     match missing.into_keys().next() {
-        Some(path) => Err(damaged(&path, "is in the manifest and not here")),
+        Some(path) => Err(damaged(&path, MISSING)),
         None => Ok(found),
     }
 }
 
 /// Copies a file and verifies what was copied, not what was there before.
-pub(crate) fn copy_verified(mut from: fs::File, file: &File, path: &Path, to: &mut impl Write) -> Result<()> {
+pub(crate) fn copy_verified(from: &mut dyn Read, file: &File, path: &Path, to: &mut impl Write) -> Result<()> {
     let (mut digest, mut size) = (Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 17];
     loop {
@@ -75,26 +82,25 @@ pub(crate) fn copy_verified(mut from: fs::File, file: &File, path: &Path, to: &m
     if size != file.size {
         return Err(damaged(path, "changed its size while it was read"));
     }
-    if hex(&digest.finalize()) != file.sha256 {
-        return Err(damaged(path, "does not have the SHA-256 that the manifest says"));
-    }
-    Ok(())
+    compare_digest(path, file, &hex(&digest.finalize()))
 }
 
-fn check_metadata(path: &Path, file: &File, metadata: &fs::Metadata) -> Result<()> {
-    if !metadata.is_file() {
-        return Err(damaged(path, "is not a regular file"));
+/// Whether a file's size and mode are the manifest's.
+pub(crate) fn compare(path: &Path, file: &File, size: u64, mode: u32) -> Result<()> {
+    if size != file.size {
+        return Err(damaged(path, &format!("has {size} bytes and the manifest says {}", file.size)));
     }
-    if metadata.len() != file.size {
-        return Err(damaged(path, &format!("has {} bytes and the manifest says {}", metadata.len(), file.size)));
-    }
-    let mode = metadata.mode() & 0o7777;
     if mode != file.mode() {
         return Err(damaged(path, &format!("has mode {mode:04o} and the manifest says {}", file.mode)));
     }
     Ok(())
 }
 
-fn damaged(path: &Path, fault: &str) -> Error {
+/// Whether its contents are.
+pub(crate) fn compare_digest(path: &Path, file: &File, sha256: &str) -> Result<()> {
+    if sha256 == file.sha256 { Ok(()) } else { Err(damaged(path, "does not have the SHA-256 that the manifest says")) }
+}
+
+pub(crate) fn damaged(path: &Path, fault: &str) -> Error {
     Error::Damaged { path: path.to_owned(), fault: fault.to_owned() }
 }

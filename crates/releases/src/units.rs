@@ -1,19 +1,18 @@
 //! The host's units, as releases bring them.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use crate::{
     Error, ReleaseId, Result,
+    source::Source,
     store::{Locked, Release, Store},
     systemd,
 };
 
 /// Where units that are not a package's live (systemd.unit(5)).
 const UNITS: &str = "/etc/systemd/system";
+/// The release's own, in a bundle.
+pub(crate) const OWN: &str = "units/app@.service";
 const METRICS: &str = "app-metrics.socket";
 const TOOL: &str = "/usr/local/bin/releasectl";
 
@@ -50,12 +49,11 @@ fn wanted(unit: &str) -> String {
 
 /// What a release's own unit must say, or the host is not safe with it: READY comes from the release itself, and
 /// O_NONBLOCK, which belongs to the socket, is as in every other service on it (systemd.service(5)).
-pub fn check_own(bundle: &Path) -> Result<()> {
-    let path = bundle.join("units/app@.service");
-    let text = fs::read_to_string(&path).map_err(Error::disk("read", &path))?;
+pub fn check_own(source: &Source) -> Result<()> {
+    let text = source.unit()?;
     let needed = ["Type=notify", "NonBlocking=yes", "Restart=no", "StartLimitIntervalSec=0"];
     match needed.into_iter().find(|line| !text.lines().any(|there| there.trim() == *line)) {
-        Some(line) => Err(Error::Unit { path, line: line.to_owned() }),
+        Some(line) => Err(Error::Unit { path: source.path(OWN), line: line.to_owned() }),
         None => Ok(()),
     }
 }

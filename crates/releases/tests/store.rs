@@ -5,11 +5,13 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
 use assert_cmd::Command;
+use flate2::{read::GzDecoder, write::GzEncoder};
 use releases::manifest::REQUIRED;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -94,13 +96,27 @@ impl Files {
         picture
     }
 
-    /// Installing `bundle` must fail with one clear line that has `words`, and change nothing.
+    /// Installing `bundle`, and the same as an archive, must fail with one clear line that has `words`, and change nothing.
     fn refuses(&self, bundle: &Path, words: &str) {
+        self.refuses_one(bundle, words);
+        self.refuses_one(&self.pack(bundle), words);
+    }
+
+    fn refuses_one(&self, bundle: &Path, words: &str) {
         let before = self.picture();
         let output = self.install(bundle).failure().code(2).get_output().clone();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(words) && said.lines().count() == 1, "wanted {words:?}: {said}");
         assert!(self.picture() == before, "{words}: the host is not as it was");
+    }
+
+    /// An archive of a bundle, whatever is in it.
+    fn pack(&self, bundle: &Path) -> PathBuf {
+        let archive = self.folder.path().join("packed.tgz");
+        let pack = "cd \"$1\" && tar -cz --format=ustar --hard-dereference -f \"$2\" *";
+        let packed = std::process::Command::new("sh").args(["-c", pack, "sh"]).args([bundle, &archive]).status();
+        assert!(packed.unwrap().success());
+        archive
     }
 }
 
@@ -196,6 +212,114 @@ fn a_bundle_that_is_not_as_its_manifest_says_is_refused_and_nothing_changes() {
     damage("empty", "manifest.json", &|bundle| fs::remove_file(bundle.join("manifest.json")).unwrap_or_default());
 }
 
+/// R1, R2: it need not be unpacked.
+#[test]
+fn an_archive_becomes_the_same_release_as_what_is_in_it() {
+    let (files, packed) = (Files::new(), Files::new());
+    let (bundle, id) = files.bundle("one");
+    files.install(&bundle).success();
+    let archive = packed.pack(&bundle);
+    packed.install(&archive).success();
+    let below = |files: &Files| {
+        let host = files.host();
+        let relative = |(path, found): (PathBuf, _)| (path.strip_prefix(&host).unwrap().to_owned(), found);
+        let mut picture: BTreeMap<_, _> = files.picture().into_iter().map(relative).collect();
+        // It has times in it.
+        picture.remove(Path::new("opt/app/activations.jsonl"));
+        picture
+    };
+    assert!(below(&files) == below(&packed));
+    packed.run(&["activate", archive.to_str().unwrap()]).success();
+    assert_eq!(packed.link("current"), format!("releases/{id}"));
+}
+
+/// As an interrupted download leaves it, and as a bad disk or line does.
+#[test]
+fn an_archive_that_ends_anywhere_or_has_a_bit_flipped_is_refused_and_nothing_changes() {
+    let files = Files::new();
+    let (bundle, _) = files.bundle("one");
+    let whole = fs::read(files.pack(&bundle)).unwrap();
+    let damaged = files.folder.path().join("damaged.tgz");
+    for length in 0..whole.len() {
+        fs::write(&damaged, &whole[..length]).unwrap();
+        files.refuses_one(&damaged, "is no whole archive");
+    }
+    let unpack = |archive: &[u8]| {
+        let mut bytes = Vec::new();
+        GzDecoder::new(archive).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let unpacked = unpack(&whole).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        // Some are of no use: a time in gzip's header, what fills the last byte.
+        if unpack(&bytes).is_ok_and(|bytes| bytes == unpacked) {
+            continue;
+        }
+        fs::write(&damaged, bytes).unwrap();
+        files.refuses_one(&damaged, "is no whole archive");
+    }
+}
+
+/// One entry more than a sound bundle has, or another one in its place.
+#[test]
+fn an_archive_that_would_write_elsewhere_or_something_else_is_refused_and_nothing_changes() {
+    let files = Files::new();
+    let (bundle, _) = files.bundle("one");
+    let entries = |archive: &mut tar::Builder<_>| {
+        for path in REQUIRED.into_iter().chain(["manifest.json"]) {
+            archive.append_path_with_name(bundle.join(path), path).unwrap();
+        }
+    };
+    let refuses = |words: &str, add: &dyn Fn(&mut tar::Builder<GzEncoder<fs::File>>)| {
+        let path = files.folder.path().join("hostile.tgz");
+        let mut archive =
+            tar::Builder::new(GzEncoder::new(fs::File::create(&path).unwrap(), flate2::Compression::fast()));
+        add(&mut archive);
+        entries(&mut archive);
+        archive.into_inner().unwrap().finish().unwrap();
+        files.refuses_one(&path, words);
+    };
+    for name in ["../out", "/etc/cron.d/x", "bin/../../out", "bin/\u{1b}[2J", "units/a b", ".", "bin//app"] {
+        refuses("is not a path", &|archive| {
+            let mut header = tar::Header::new_ustar();
+            // `set_path` refuses what these are.
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_size(1);
+            header.set_mode(0o644);
+            header.set_cksum();
+            archive.append(&header, &b"x"[..]).unwrap();
+        });
+    }
+    use tar::EntryType::{Block, Char, Fifo, GNULongName, GNUSparse, Link, Symlink, XGlobalHeader, XHeader};
+    for kind in [Symlink, Link, Char, Block, Fifo, GNULongName, GNUSparse, XGlobalHeader, XHeader] {
+        refuses("is not a regular file", &|archive| {
+            let mut header = tar::Header::new_ustar();
+            header.set_path("bin/more").unwrap();
+            header.set_link_name("/etc/passwd").unwrap();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o644);
+            header.set_cksum();
+            archive.append(&header, &b""[..]).unwrap();
+        });
+    }
+    refuses("is there twice", &|archive| archive.append_path_with_name(bundle.join("bin/app"), "bin/app").unwrap());
+    // 1:1000: what it unpacks to is read, and nowhere kept.
+    refuses("1024 MiB", &|archive| {
+        let mut header = tar::Header::new_ustar();
+        header.set_path("bin/bomb").unwrap();
+        header.set_size(2 << 30);
+        header.set_mode(0o755);
+        header.set_cksum();
+        archive.append(&header, std::io::repeat(0).take(1 << 20)).unwrap();
+    });
+    refuses("SHA-256", &|archive| {
+        fs::write(bundle.join("bin/app"), "bin/app of onE\n").unwrap();
+        archive.append_dir("bin", &bundle).unwrap();
+    });
+}
+
 #[test]
 fn a_bit_that_is_flipped_in_any_file_is_found() {
     let files = Files::new();
@@ -228,7 +352,8 @@ fn what_is_no_file_or_too_much_of_them_is_refused_and_nothing_changes() {
     for n in 0..100_000 {
         fs::write(bundle.join(format!("units/{n}")), "").unwrap();
     }
-    files.refuses(&bundle, "not in the manifest");
+    files.refuses_one(&bundle, "not in the manifest");
+    files.refuses_one(&files.pack(&bundle), "more than 10000 entries");
     let (bundle, _) = files.bundle("many listed");
     edit_manifest(&bundle, |manifest| {
         let file = manifest["files"][0].clone();

@@ -42,6 +42,13 @@ torture *ARGS:
 powercut *ARGS:
     cargo run --quiet --package rig -- powercut {{ ARGS }}
 
+# Feed manifests and archives that nobody would write to what reads them, a minute each (a nightly compiler, cargo-fuzz); what
+# it learns goes into the corpus
+fuzz SECONDS='60':
+    command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz
+    for target in manifest archive; do cargo +nightly fuzz run --fuzz-dir crates/releases/fuzz --target-dir target/fuzz \
+        $target -- -max_total_time={{ SECONDS }} -max_len=40960 -print_final_stats=1 || exit 1; done
+
 # Each kind of client over 110 activations, one kind at a time; `just table --server stock` for axum::serve (20 min)
 table *ARGS:
     cargo run --quiet --package rig -- table {{ ARGS }}

@@ -21,6 +21,7 @@ pub mod succession;
 pub mod table;
 mod talk;
 pub mod torture;
+mod trace;
 
 pub use agent::{Agent, Deployment};
 pub use host::Host;

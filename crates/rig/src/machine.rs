@@ -8,7 +8,7 @@ use std::{
 };
 
 /// A file that a package brings, and the package.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 12] = [
     ("/usr/bin/systemd-nspawn", "systemd-container"),
     ("/sbin/init", "systemd-sysv"),
     ("/usr/bin/dbus-daemon", "dbus"),
@@ -18,6 +18,7 @@ const NEEDED: [(&str, &str); 11] = [
     ("/usr/bin/nsenter", "util-linux"),
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/bin/python3", "python3-minimal"),
+    ("/usr/bin/strace", "strace"),
     ("/usr/sbin/mkfs.xfs", "xfsprogs"),
     ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
 ];

@@ -15,6 +15,7 @@ use releases::bundle::Contents;
 use crate::{
     Load, Mode,
     subject::{self, BUNDLE, STEPS, Subject},
+    trace,
 };
 
 /// Hosts at once: a trial waits more than it works.
@@ -105,7 +106,7 @@ impl How {
 /// Where a host does not boot.
 pub fn run(verbs: &[Verb], every: usize) -> io::Result<bool> {
     let contents = subject::contents()?;
-    let counts = Stage::set(&contents, false)?.count(verbs);
+    let (counts, uncounted) = Stage::set(&contents, false)?.count(verbs);
     let mut trials = VecDeque::new();
     let mut rows: BTreeMap<(Verb, How, Heal), Row> = BTreeMap::new();
     for (kind, (verb, steps)) in counts.iter().enumerate() {
@@ -149,11 +150,11 @@ pub fn run(verbs: &[Verb], every: usize) -> io::Result<bool> {
     });
     let rows = rows.into_inner().expect("no trial panics");
     println!("{}", render(&rows));
-    for fault in rows.values().flat_map(|row| &row.broken) {
+    for fault in rows.values().flat_map(|row| &row.broken).chain(&uncounted) {
         println!("{fault}");
     }
     let is_good = |row: &Row| row.broken.is_empty() && row.lost == 0 && row.reached == row.tried && row.tried > 0;
-    Ok(rows.values().all(is_good))
+    Ok(uncounted.is_empty() && rows.values().all(is_good))
 }
 
 fn render(rows: &BTreeMap<(Verb, How, Heal), Row>) -> Table {
@@ -241,9 +242,9 @@ impl Stage {
         Ok(Self(subject))
     }
 
-    /// How many steps each verb has, when nothing happens.
-    fn count(mut self, verbs: &[Verb]) -> Vec<(Verb, usize)> {
-        let mut counts = Vec::new();
+    /// How many steps each verb has, when nothing happens; and what of it changes the host and is none of them.
+    fn count(mut self, verbs: &[Verb]) -> (Vec<(Verb, usize)>, Vec<String>) {
+        let (mut counts, mut uncounted) = (Vec::new(), Vec::new());
         for verb in verbs {
             self.prepare(*verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
             self.0.request(&format!("{} count", verb.name()));
@@ -251,8 +252,27 @@ impl Stage {
             let steps = self.steps(*verb);
             assert!(steps > 0, "{verb:?} has no steps");
             counts.push((*verb, steps));
+            let differences = self.trace(*verb);
+            uncounted.extend(differences.into_iter().map(|line| format!("{verb:?}: {line}")));
         }
-        counts
+        (counts, uncounted)
+    }
+
+    /// What the kernel saw, against what was counted.
+    fn trace(&mut self, verb: Verb) -> Vec<String> {
+        self.prepare(verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
+        self.0.request(&format!("{} count", verb.name()));
+        let command = match verb {
+            Verb::Boot => "releasectl boot".to_owned(),
+            verb => verb.command(),
+        };
+        let ran = self.0.host.run(&format!("exec {} -o /run/trace {command}", trace::STRACE));
+        assert_eq!(ran.code, 0, "{verb:?}: {}", ran.output);
+        self.0.request_nothing();
+        let read = |path| fs::read_to_string(self.0.host.path(path)).unwrap_or_default();
+        let (trace, steps) = (read("/run/trace"), read(STEPS));
+        assert!(!trace.is_empty() && !steps.is_empty(), "{verb:?} was not seen");
+        trace::differences(&trace, &steps)
     }
 
     fn run(&mut self, trial: Trial) -> Ended {
@@ -320,19 +340,12 @@ impl Stage {
 
     /// Runs the verb as it is run on a host, in a session of its own, and returns what it said.
     fn perform(&self, verb: Verb) -> String {
-        let run = |command: &str| self.0.host.run(&format!("exec setsid --wait {command}")).output;
-        match verb {
-            Verb::Install => run(&format!("{BUNDLE}/hooks/after-install")),
-            Verb::Activate => run(&format!("{BUNDLE}/hooks/application-start")),
-            Verb::Validate => run(&format!("{BUNDLE}/hooks/validate-service")),
-            Verb::Rollback => run("releasectl rollback"),
-            Verb::Prune => run("releasectl prune --keep 0"),
+        let command = match verb {
             // systemd runs it, for the clients that knock.
-            Verb::Boot => {
-                self.0.host.run("curl -s --max-time 60 localhost/livez; until systemctl is-active -q 'app-*@*'; do sleep 0.01; done")
-                    .output
-            }
-        }
+            Verb::Boot => verb.command(),
+            verb => format!("exec setsid --wait {}", verb.command()),
+        };
+        self.0.host.run(&command).output
     }
 
     /// The highest step that a process of the verb has come to.
@@ -344,6 +357,20 @@ impl Stage {
 }
 
 impl Verb {
+    fn command(self) -> String {
+        match self {
+            Self::Install => format!("{BUNDLE}/hooks/after-install"),
+            Self::Activate => format!("{BUNDLE}/hooks/application-start"),
+            Self::Validate => format!("{BUNDLE}/hooks/validate-service"),
+            Self::Rollback => "releasectl rollback".to_owned(),
+            Self::Prune => "releasectl prune --keep 0".to_owned(),
+            Self::Boot => {
+                let settled = "until systemctl is-active -q 'app-*@*'; do sleep 0.01; done";
+                format!("curl -s --max-time 60 localhost/livez; {settled}")
+            }
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Install => "install",

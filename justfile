@@ -42,6 +42,10 @@ torture *ARGS:
 powercut *ARGS:
     cargo run --quiet --package rig -- powercut {{ ARGS }}
 
+# A thousand deployments in a row under load: at the end the host holds what it held after ten (root, 10 min)
+soak *ARGS:
+    cargo run --quiet --package rig -- soak {{ ARGS }}
+
 # Feed manifests and archives that nobody would write to what reads them, a minute each (a nightly compiler, cargo-fuzz); what
 # it learns goes into the corpus
 fuzz SECONDS='60':

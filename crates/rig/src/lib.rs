@@ -16,6 +16,7 @@ pub mod machine;
 pub mod outcome;
 pub mod powercut;
 pub mod report;
+pub mod soak;
 mod subject;
 pub mod succession;
 pub mod table;

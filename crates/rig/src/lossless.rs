@@ -116,14 +116,14 @@ pub fn soak(minutes: u64) -> bool {
 
 /// What an instance holds half a second after its activation.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+pub(crate) struct Held {
     descriptors: usize,
     resident_kib: u64,
     threads: u64,
 }
 
 impl Held {
-    fn by_newest(host: &Host) -> Self {
+    pub(crate) fn by_newest(host: &Host) -> Self {
         let unit = "$(systemctl list-units --plain --no-legend --state=active 'app-*@*' | sort -t@ -k2 -n | tail -1 | cut -d' ' -f1)";
         let pid = host.succeed(&format!("systemctl show -p MainPID --value {unit}"));
         let proc = host.path(&format!("/proc/{}", pid.trim()));
@@ -137,7 +137,7 @@ impl Held {
     }
 
     /// Connections come and go by the tens; what leaks comes with every activation, and there are hundreds.
-    fn is_no_more_than(self, other: Self) -> bool {
+    pub(crate) fn is_no_more_than(self, other: Self) -> bool {
         self.descriptors <= other.descriptors + 200
             && self.resident_kib <= other.resident_kib * 5 / 4
             && self.threads <= other.threads

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rig::{
     Agent, Host, Mode, bench, demo,
     lossless::{self, Plan},
-    machine, powercut,
+    machine, powercut, soak,
     table::{self, Server},
     torture,
 };
@@ -64,6 +64,12 @@ enum Verb {
         #[arg(default_value_t = 200)]
         cuts: usize,
     },
+    /// Deploy so many times in a row under load; exits with 1 if a request was lost, or the host holds more than after ten
+    Soak {
+        /// How often
+        #[arg(default_value_t = 1000)]
+        deployments: usize,
+    },
     /// Measure times, memory, and requests per second of processor time beside `axum::serve`
     Bench,
     /// Boot a host, deploy BUNDLE to it if one is given, and run COMMAND in it (a shell, if none is given)
@@ -112,6 +118,10 @@ fn main() -> ExitCode {
             }
         }
         Verb::Powercut { cuts } => match powercut::run(cuts) {
+            Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+            Err(error) => failed(&error),
+        },
+        Verb::Soak { deployments } => match soak::run(deployments) {
             Ok(is_good) => ExitCode::from(u8::from(!is_good)),
             Err(error) => failed(&error),
         },

@@ -1,0 +1,92 @@
+//! Deployments in a row under load: at the end a host holds what it held after the tenth.
+
+use std::{io, time::Instant};
+
+use comfy_table::{Table, presets};
+
+use crate::{
+    Host, Load, Report,
+    lossless::{self, Held},
+    report,
+    subject::{self, Subject},
+};
+
+/// As in the demo, and as many connections that are idle as that leaves of so many.
+const CLIENTS: usize = 300;
+
+/// What of a host may grow with each deployment.
+#[derive(Clone, Copy, Debug)]
+struct Holdings {
+    instance: Held,
+    counts: [usize; 5],
+}
+
+/// How each is counted. The logs grow, by some 400 bytes for each deployment; their files do not.
+const COUNTED: [(&str, &str); 5] = [
+    ("units", "systemctl list-units --all --plain --no-legend 'app*'"),
+    ("unit files", "ls /etc/systemd/system"),
+    ("folders", "find /opt/app /run/app /var/lib/app -type d"),
+    ("inodes", "find /opt/app /run/app /var/lib/app /etc /run/systemd/system"),
+    ("processes", "ls -d /proc/[0-9]*"),
+];
+
+impl Holdings {
+    /// Once all but one instance have ended.
+    fn of(host: &Host) -> Self {
+        host.wait_until("only one instance is left", |host| {
+            host.run("systemctl list-units --all --plain --no-legend 'app-*@*'").output.lines().count() == 1
+        });
+        let count = |(_, command): (&str, &str)| host.succeed(command).lines().count();
+        Self { instance: Held::by_newest(host), counts: COUNTED.map(count) }
+    }
+
+    /// What a deployment would leave, many would leave many times.
+    fn is_no_more_than(&self, other: &Self) -> bool {
+        let few = |(count, other): (&usize, &usize)| *count <= other + 3;
+        self.instance.is_no_more_than(other.instance) && self.counts.iter().zip(&other.counts).all(few)
+    }
+}
+
+/// Deploys so many times; returns whether nothing was lost and the host holds no more than after the tenth.
+///
+/// # Errors
+/// Where the bundle does not build, or a deployment fails.
+///
+/// # Panics
+/// Where the host does not boot.
+pub fn run(deployments: usize) -> io::Result<bool> {
+    let mut subject = Subject::boot(&subject::contents()?, |_| {})?;
+    let loads: Vec<Load> =
+        lossless::mixed(CLIENTS).into_iter().map(|(mode, count)| Load::start(&subject.host, mode, count)).collect();
+    let (began, mut tenth) = (Instant::now(), None);
+    for count in 1..=deployments {
+        subject.deploy().map_err(io::Error::other)?;
+        if count == 10 {
+            tenth = Some(Holdings::of(&subject.host));
+        }
+    }
+    let took = began.elapsed();
+    let last = Holdings::of(&subject.host);
+    // Whatever verb comes next removes what instances that have ended since leave.
+    subject.host.succeed("releasectl prune");
+    let broken = [subject.check(), subject.check_converged()].concat();
+    loads.iter().for_each(Load::halt);
+    let reports: Vec<Report> = loads.into_iter().map(Load::stop).collect();
+    println!("{}\n", report::table(&reports));
+    let tenth = tenth.ok_or_else(|| io::Error::other("fewer than ten deployments show nothing"))?;
+    println!("{}\n", compare(&tenth, &last));
+    let lost: u64 = reports.iter().map(Report::lost).sum();
+    println!("{deployments} deployments in {} s, {lost} lost", took.as_secs());
+    broken.iter().for_each(|fault| println!("{fault}"));
+    Ok(lost == 0 && broken.is_empty() && last.is_no_more_than(&tenth))
+}
+
+fn compare(tenth: &Holdings, last: &Holdings) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["", "AFTER TEN", "AT THE END"]);
+    for ((name, _), (tenth, last)) in COUNTED.iter().zip(tenth.counts.iter().zip(last.counts)) {
+        table.add_row([(*name).to_owned(), tenth.to_string(), last.to_string()]);
+    }
+    table.add_row(["instance".to_owned(), format!("{:?}", tenth.instance), format!("{:?}", last.instance)]);
+    table
+}

@@ -32,8 +32,9 @@ check:
 lossless *ARGS:
     cargo run --quiet --package rig -- lossless {{ ARGS }}
 
-# Kill each verb at each of its steps, or let the disk fail there, on real hosts under load; then nothing is broken, nothing
-# lost, and the next deployment and a boot heal it (root, 50 min); `just torture --every 10 boot prune` for a part
+# Everything that may happen to a host, under load: each verb killed at each of its steps, or the disk failing there, power
+# cuts, bad bundles and releases, ten deployments at once; then nothing is broken, nothing lost, and the next deployment and a
+# boot heal it (root, 65 min); `just torture --every 10 boot prune` for a part
 torture *ARGS:
     cargo run --quiet --package rig -- torture {{ ARGS }}
 
@@ -62,8 +63,8 @@ defects *NAMES:
     crates/rig/tests/defects/run {{ NAMES }}
 
 # Take each cure of the drain out, and see its test fail
-cures:
-    crates/serve/tests/cures/run
+cures *NAMES:
+    crates/serve/tests/cures/run {{ NAMES }}
 
 # Times, memory, and requests per second of processor time beside axum::serve (root)
 bench:

@@ -24,6 +24,7 @@ use crate::{
     answer::Answer,
     drain::{Stage, Turn, Watch},
     exchange::Exchange,
+    head,
     io::{Io, LINGER, Protocol, linger},
     parked::Parked,
     stream::Stream,
@@ -33,8 +34,6 @@ use crate::{
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a request's head may take from its first byte on.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// The largest head; a request with a larger one is answered 431.
-const HEAD_LIMIT: usize = 64 * 1024;
 /// How often an HTTP/2 client is asked whether it still lives.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long, from the signal on, an HTTP/2 client may take to finish its greeting.
@@ -103,7 +102,7 @@ async fn http1(io: Io, router: &Router, watch: &mut Watch, clock: &mut Clock) ->
     let answer = Answer::new(&io, router.clone(), watch.clone());
     let mut builder = http1::Builder::new();
     // The clocks are ours: they go on in the next process.
-    builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_LIMIT);
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head::LIMIT);
     let mut connection = builder.serve_connection(TokioIo::new(io), answer).with_upgrades();
     let mut turn = None;
     loop {
@@ -232,7 +231,7 @@ async fn http2<T>(io: Io, router: &Router, watch: &mut Watch) -> Option<T> {
     let (stream, exchange) = (io.stream(), io.exchange());
     let answer = Answer::new(&io, router.clone(), watch.clone());
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_header_list_size(HEAD_LIMIT as u32);
+    builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_header_list_size(head::LIMIT as u32);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
     ended(tokio::select! {
         result = connection.as_mut() => result,

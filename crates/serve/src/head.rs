@@ -1,11 +1,18 @@
 //! Where an HTTP/1 head ends.
 
+/// The largest head, in bytes; a request with a larger one is answered 431.
+pub(crate) const LIMIT: usize = 64 * 1024;
+
 /// Scans heads as they arrive, so that a connection never reads past one.
 ///
 /// A head ends with an empty line (RFC 9112, 2.1). A lone LF ends a line too, and empty lines before the first are skipped
 /// (2.2), as hyper's parser takes them.
 #[derive(Debug, Default)]
-pub(crate) struct Head(At);
+pub(crate) struct Head {
+    at: At,
+    /// Its bytes so far.
+    taken: usize,
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum At {
@@ -20,23 +27,30 @@ impl Head {
     /// Takes what has arrived; where the head ends within it, says after how many bytes, and begins anew.
     pub(crate) fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         for (position, byte) in bytes.iter().enumerate() {
-            self.0 = match (self.0, byte) {
-                (At::Before, b'\r' | b'\n') => At::Before,
+            self.at = match (self.at, byte) {
+                (At::Before, b'\r' | b'\n') => continue,
                 (At::LineStart | At::Return, b'\n') => {
-                    self.0 = At::Before;
+                    *self = Self::default();
                     return Some(position + 1);
                 }
                 (At::LineStart, b'\r') => At::Return,
                 (_, b'\n') => At::LineStart,
                 _ => At::Line,
             };
+            self.taken += 1;
         }
         None
     }
 
+    /// How much more of it may be read. hyper asks for more than its limit before it looks whether a head is whole; given
+    /// no more than that, it refuses each head that has not ended by then.
+    pub(crate) fn room(&self) -> usize {
+        LIMIT.saturating_sub(self.taken)
+    }
+
     /// Whether a part of a head has arrived.
     pub(crate) fn has_begun(&self) -> bool {
-        self.0 != At::Before
+        self.at != At::Before
     }
 }
 

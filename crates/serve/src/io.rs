@@ -209,7 +209,8 @@ impl Io {
             self.exchange.set_caught_up();
         }
         let most = match wants {
-            Wants::Head | Wants::Chunks | Wants::Raw => buffer.remaining(),
+            Wants::Head => buffer.remaining().min(head.room()),
+            Wants::Chunks | Wants::Raw => buffer.remaining(),
             Wants::Body(left) => buffer.remaining().min(usize::try_from(left).unwrap_or(usize::MAX)),
             // What belongs to the next message waits where it is, until this one has ended; but a client that has gone is told.
             Wants::Nothing => {

@@ -402,12 +402,16 @@ fn beyond_the_most_connections_a_client_waits() {
 }
 
 #[test]
-fn a_head_that_is_too_large_is_refused() {
+fn a_head_of_64_kib_is_answered_and_one_byte_more_is_refused() {
     let (served, address) = Start::alone().ready();
-    let mut stream = connect(&address);
-    let _ = stream.write_all(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(100_000)).as_bytes());
-    assert!(receive(&mut stream).starts_with("HTTP/1.1 431"));
-    drop(stream);
+    for (length, answer) in [(65_536, "HTTP/1.1 200"), (65_537, "HTTP/1.1 431"), (200_000, "HTTP/1.1 431")] {
+        let mut stream = connect(&address);
+        let (begin, end) = ("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: ", "\r\n\r\n");
+        let filler = "x".repeat(length - begin.len() - end.len());
+        let _ = stream.write_all(format!("{begin}{filler}{end}").as_bytes());
+        let received = receive(&mut stream);
+        assert!(received.starts_with(answer), "{length}: {received}");
+    }
     served.retire_alone();
     served.ends_well();
 }

@@ -62,6 +62,14 @@ pub enum Error {
     /// No systemd runs here.
     #[error("systemd does not run this host (no /run/systemd/system); --root DIR prepares the files of another")]
     NoSystemd,
+    /// `--root` names no folder.
+    #[error("cannot use --root {}: {source}", path.display())]
+    Root {
+        /// What was given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The verb needs a running host, and was given a tree of files.
     #[error("releasectl {0} needs a running host and does not take --root")]
     Offline(&'static str),

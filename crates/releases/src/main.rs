@@ -162,8 +162,7 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 fn absolute(root: &Path) -> Result<PathBuf> {
-    let failed = |source| Error::Disk { operation: "find", path: root.to_owned(), source };
-    root.canonicalize().map_err(failed)
+    root.canonicalize().map_err(|source| Error::Root { path: root.to_owned(), source })
 }
 
 fn print(shape: &Shape, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> Result<()> {

@@ -2,11 +2,11 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use rig::{
-    Agent, Host, Mode, bench, demo,
+    Agent, Host, Mode, bench, demo, findings,
     lossless::{self, Plan},
-    machine, powercut, soak,
+    machine, powercut, soak, steps,
     table::{self, Server},
     torture,
 };
@@ -49,13 +49,14 @@ enum Verb {
         /// The kinds of clients [default: all, all at once with 2000 connections, and servers that must lose or close]
         modes: Vec<Mode>,
     },
-    /// Kill and fail every step of every verb on real hosts; exits with 1 if anything was broken or lost
+    /// Everything that may happen to a host: verbs killed and failing at each step, power cuts, bad disks, bundles and
+    /// releases, many at once; exits with 1 if anything was broken or lost
     Torture {
         /// Of each kind, only every so manieth step
         #[arg(long, default_value_t = 1)]
         every: usize,
-        /// What is interrupted [default: all]
-        verbs: Vec<torture::Verb>,
+        /// Only these verbs, interrupted at their steps [default: all, and all the rest]
+        verbs: Vec<steps::Verb>,
     },
     /// Cut the power at so many moments of deployments and rollbacks; exits with 1 if anything reported as done was lost, or
     /// anything was torn
@@ -95,38 +96,24 @@ fn main() -> ExitCode {
     if let Err(error) = machine::prepare() {
         return failed(&error);
     }
-    match verb {
+    let is_good = match verb {
         Verb::Table { .. } => unreachable!("it needs no host"),
-        Verb::Bench => match bench::run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(&error),
-        },
-        Verb::Lossless { soak: Some(minutes), .. } => ExitCode::from(u8::from(!lossless::soak(minutes))),
+        Verb::Bench => bench::run().map(|()| true),
+        Verb::Lossless { soak: Some(minutes), .. } => Ok(lossless::soak(minutes)),
         Verb::Lossless { activations, modes, soak: None } => {
             let whole = Plan::whole(activations);
-            let plan = if modes.is_empty() { whole } else { Plan { modes, mixed: None, controls: false, ..whole } };
-            match lossless::run(&plan) {
-                Ok(is_good) => ExitCode::from(u8::from(!is_good)),
-                Err(error) => failed(&error),
-            }
+            lossless::run(&if modes.is_empty() { whole } else { Plan { modes, mixed: None, controls: false, ..whole } })
         }
-        Verb::Torture { every, verbs } => {
-            let verbs = if verbs.is_empty() { torture::Verb::value_variants() } else { &verbs };
-            match torture::run(verbs, every) {
-                Ok(is_good) => ExitCode::from(u8::from(!is_good)),
-                Err(error) => failed(&error),
-            }
-        }
-        Verb::Powercut { cuts } => match powercut::run(cuts) {
-            Ok(is_good) => ExitCode::from(u8::from(!is_good)),
-            Err(error) => failed(&error),
-        },
-        Verb::Soak { deployments } => match soak::run(deployments) {
-            Ok(is_good) => ExitCode::from(u8::from(!is_good)),
-            Err(error) => failed(&error),
-        },
-        Verb::Demo => ExitCode::from(u8::from(!demo::run())),
-        Verb::Host { bundle, command } => host(bundle.as_deref(), &command),
+        Verb::Torture { every, verbs } if verbs.is_empty() => torture::run(every),
+        Verb::Torture { every, verbs } => steps::run(&verbs, every).map(|found| findings::print(&found)),
+        Verb::Powercut { cuts } => powercut::run(cuts).map(|found| findings::print(&found)),
+        Verb::Soak { deployments } => soak::run(deployments),
+        Verb::Demo => Ok(demo::run()),
+        Verb::Host { bundle, command } => return host(bundle.as_deref(), &command),
+    };
+    match is_good {
+        Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+        Err(error) => failed(&error),
     }
 }
 

@@ -15,10 +15,12 @@ use std::{
     time::Duration,
 };
 
-use comfy_table::{Table, presets};
 use releases::{ReleaseId, bundle::Contents};
 
-use crate::subject::{self, Subject, whole};
+use crate::{
+    findings::Finding,
+    subject::{self, Subject, whole},
+};
 
 /// The disk holds the store and the units: what a deployment writes that must outlive a cut.
 const SET_UP: &str = "
@@ -71,55 +73,29 @@ impl Progress {
     }
 }
 
-/// What a run has come to.
-#[derive(Debug, Default)]
-struct Row {
-    cuts: usize,
-    deployments: usize,
-    broken: Vec<String>,
-}
-
-/// Cuts the power so many times, and as often in the two controls until they have failed; returns whether nothing was
-/// broken, and the controls were.
+/// Cuts the power so many times, and as often in the two controls until they have failed.
 ///
 /// # Errors
 /// Where the bundle does not build.
 ///
 /// # Panics
 /// Where a host does not boot.
-pub fn run(cuts: usize) -> io::Result<bool> {
+pub fn run(cuts: usize) -> io::Result<Vec<Finding>> {
     let contents = subject::contents()?;
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["LEFT OUT", "POWER CUTS", "DEPLOYMENTS", "BROKEN"]);
-    let mut is_good = true;
-    for (name, left_out) in [
-        ("nothing", LeftOut::Nothing),
-        ("syncs of folders", LeftOut::FolderSyncs),
-        ("syncs of files", LeftOut::FileSyncs),
-    ] {
-        let row = campaign(&contents, left_out, cuts)?;
-        table.add_row([
-            name.to_owned(),
-            row.cuts.to_string(),
-            row.deployments.to_string(),
-            row.broken.len().to_string(),
-        ]);
-        row.broken.iter().take(5).for_each(|fault| eprintln!("{name} left out: {fault}"));
-        is_good &= row.broken.is_empty() == (left_out == LeftOut::Nothing);
-    }
-    println!("{table}");
-    Ok(is_good)
+    let of = |left_out| campaign(&contents, left_out, cuts);
+    Ok(vec![of(LeftOut::Nothing)?, of(LeftOut::FolderSyncs)?, of(LeftOut::FileSyncs)?])
 }
 
-fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<Row> {
+fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<Finding> {
     let subject = Subject::boot(contents, |host| drop(host.succeed(SET_UP)))?;
     // A host that comes back: it gets what the disk had, and boots.
     let mut other = Subject::boot(contents, |_| {})?;
-    let leave_out = match left_out {
-        LeftOut::Nothing => "",
-        LeftOut::FolderSyncs => "sync folder",
-        LeftOut::FileSyncs => "sync",
+    let (name, leave_out) = match left_out {
+        LeftOut::Nothing => ("the power is cut", ""),
+        LeftOut::FolderSyncs => ("the power is cut, no folder was synced", "sync folder"),
+        LeftOut::FileSyncs => ("the power is cut, no file was synced", "sync"),
     };
+    let mut finding = Finding { name: name.to_owned(), is_control: left_out != LeftOut::Nothing, ..Finding::default() };
     if !leave_out.is_empty() {
         let line = |verb: &str| format!("{verb} leave-out {leave_out}");
         subject.request(&["install", "activate", "validate", "rollback"].map(line).join("\n"));
@@ -127,38 +103,39 @@ fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<R
     let first = subject.reported.clone().into_iter().collect::<Vec<_>>();
     let progress =
         Mutex::new(Progress { reported: (1, 1), current: first.clone(), validated: first, ..Default::default() });
-    let (is_over, mut row) = (AtomicBool::new(false), Row::default());
+    let is_over = AtomicBool::new(false);
     let host = &subject.host;
     thread::scope(|scope| {
         let working = scope.spawn(|| work(&subject, &progress, &is_over));
-        while row.cuts < cuts {
+        while finding.tried < cuts {
             thread::sleep(Duration::from_millis(fastrand::u64(0..60)));
             let before = progress.lock().expect("no panic").clone();
             host.succeed(CUT);
             let after = progress.lock().expect("no panic").clone();
-            row.cuts += 1;
+            finding.tried += 1;
             host.succeed(LOOK);
             let disk = host.path("/cuts/cut");
             let broken = check(&disk.join("app"), &before, &after);
             let is_whole = broken.is_empty();
-            row.broken.extend(broken.into_iter().map(|fault| format!("cut {}: {fault}", row.cuts)));
+            finding.broken.extend(broken.into_iter().map(|fault| format!("cut {}: {fault}", finding.tried)));
             if is_whole && left_out == LeftOut::Nothing {
-                row.broken.extend(
-                    comes_back(&mut other, &disk).into_iter().map(|fault| format!("cut {}: {fault}", row.cuts)),
+                finding.broken.extend(
+                    comes_back(&mut other, &disk).into_iter().map(|fault| format!("cut {}: {fault}", finding.tried)),
                 );
             }
             host.succeed(LOOKED);
-            if !row.broken.is_empty() {
+            if !finding.broken.is_empty() {
                 break;
             }
         }
         is_over.store(true, Ordering::Relaxed);
         match working.join().expect("no panic") {
-            Ok(deployments) => row.deployments = deployments,
-            Err(error) => row.broken.push(error),
+            Ok(deployments) => finding.name.push_str(&format!(", in {deployments} deployments and rollbacks")),
+            Err(error) => finding.broken.push(error),
         }
     });
-    Ok(row)
+    finding.reached = finding.tried;
+    Ok(finding)
 }
 
 /// Deploys and goes back until told to stop, and tells how far it is.

@@ -1,0 +1,373 @@
+//! Every step of every verb, on a real host under load: the process is killed there, alone or with its group, or the step
+//! fails as a bad disk lets it fail. Then nothing is broken, and the next deployment or a boot heals the host.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, fs, io,
+    sync::Mutex,
+    thread,
+};
+
+use clap::ValueEnum;
+use releases::bundle::Contents;
+
+use crate::{
+    Load, Mode,
+    findings::Finding,
+    subject::{self, BUNDLE, STEPS, Subject},
+    trace,
+};
+
+/// Hosts at once: a trial waits more than it works.
+const HOSTS: usize = 3;
+const CLIENTS: usize = 4;
+
+/// What is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Verb {
+    /// AfterInstall
+    Install,
+    /// ApplicationStart
+    Activate,
+    /// ValidateService, with the pruning that it ends with
+    Validate,
+    /// `releasectl rollback`
+    Rollback,
+    /// What systemd runs when nobody serves
+    Boot,
+    /// `releasectl prune`
+    Prune,
+}
+
+/// What happens at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    /// The process is killed.
+    Kill,
+    /// Its whole process group is.
+    KillGroup,
+    /// The step fails with EIO.
+    Fails,
+    /// From there on the disk of the store is full,
+    Full,
+    /// has no inodes left,
+    NoInodes,
+    /// or is read-only.
+    ReadOnly,
+    /// From there on the process may open no more files.
+    NoDescriptors,
+}
+
+/// What heals the host afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heal {
+    /// The next deployment.
+    Deployment,
+    /// A reboot.
+    Boot,
+}
+
+const HOWS: [How; 7] =
+    [How::Kill, How::KillGroup, How::Fails, How::Full, How::NoInodes, How::ReadOnly, How::NoDescriptors];
+
+/// One step of one verb, what happens there, and what comes after.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    verb: Verb,
+    how: How,
+    heal: Heal,
+    step: usize,
+}
+
+/// A disk that does not take what it is given is one of its own.
+impl How {
+    fn is_of_a_disk(self) -> bool {
+        !matches!(self, Self::Kill | Self::KillGroup)
+    }
+}
+
+/// Runs all trials, or of each kind every `every`th. A finding for each kind, and one for each verb that says whether all
+/// that it changes are steps of its.
+///
+/// # Errors
+/// Where the bundle does not build.
+///
+/// # Panics
+/// Where a host does not boot.
+pub fn run(verbs: &[Verb], every: usize) -> io::Result<Vec<Finding>> {
+    let contents = subject::contents()?;
+    let (counts, mut findings) = Stage::set(&contents, false)?.count(verbs);
+    let mut trials = VecDeque::new();
+    let mut kinds: BTreeMap<(Verb, How, Heal), Finding> = BTreeMap::new();
+    for (kind, (verb, steps)) in counts.iter().enumerate() {
+        for (at, (how, heal)) in
+            HOWS.into_iter().flat_map(|how| [(how, Heal::Deployment), (how, Heal::Boot)]).enumerate()
+        {
+            // A small disk is in memory, and gone with a reboot; on one that cannot be written a boot cannot serve.
+            if heal == Heal::Boot && how.is_of_a_disk() || *verb == Verb::Boot && how == How::ReadOnly {
+                continue;
+            }
+            let name = Trial { verb: *verb, how, heal, step: 0 }.to_string();
+            let finding = Finding { name, points: Some(*steps), lost: Some(0), ..Finding::default() };
+            kinds.insert((*verb, how, heal), finding);
+            // Each kind begins elsewhere, so that a part of them still is not always the same.
+            let first = (kind + at) % every.max(1) + 1;
+            trials.extend((first..=*steps).step_by(every.max(1)).map(|step| Trial { verb: *verb, how, heal, step }));
+        }
+    }
+    eprintln!("{} trials", trials.len());
+    let (trials, kinds) = (Mutex::new(trials), Mutex::new(kinds));
+    thread::scope(|scope| {
+        for _ in 0..HOSTS {
+            scope.spawn(|| {
+                let mut stages: [Option<Stage>; 2] = [None, None];
+                loop {
+                    let Some(trial) = trials.lock().expect("no trial panics").pop_front() else { return };
+                    let is_small = trial.how.is_of_a_disk();
+                    let stage = &mut stages[usize::from(is_small)];
+                    let result = match stage.take().map_or_else(|| Stage::set(&contents, is_small), Ok) {
+                        Ok(mut fresh) => {
+                            let result = fresh.run(trial);
+                            // What is broken must not spoil the next trial.
+                            *stage = result.broken.is_empty().then_some(fresh);
+                            result
+                        }
+                        Err(error) => Ended::broken(format!("the host cannot be set up: {error}")),
+                    };
+                    let mut kinds = kinds.lock().expect("no trial panics");
+                    kinds.get_mut(&(trial.verb, trial.how, trial.heal)).expect("it is of a kind").add(trial, result);
+                }
+            });
+        }
+    });
+    findings.extend(kinds.into_inner().expect("no trial panics").into_values());
+    Ok(findings)
+}
+
+impl Finding {
+    fn add(&mut self, trial: Trial, result: Ended) {
+        self.tried += 1;
+        self.reached += usize::from(result.is_reached);
+        *self.lost.get_or_insert_default() += result.lost;
+        let at = format!("at step {}", trial.step);
+        if !result.is_reached {
+            self.broken.push(format!("{at}: it was not reached"));
+        }
+        if result.lost > 0 {
+            self.broken.push(format!("{at}: {} requests lost: {}", result.lost, result.losses));
+        }
+        self.broken.extend(result.broken.into_iter().map(|fault| format!("{at}: {fault}")));
+    }
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heal = if self.heal == Heal::Boot { "a boot" } else { "a deployment" };
+        write!(f, "{}: {}, then {heal}", self.verb.name(), self.how)
+    }
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Kill => "killed",
+            Self::KillGroup => "killed with its group",
+            Self::Fails => "EIO",
+            Self::Full => "the disk is full",
+            Self::NoInodes => "no inodes are left",
+            Self::ReadOnly => "the disk is read-only",
+            Self::NoDescriptors => "no descriptors are left",
+        })
+    }
+}
+
+impl How {
+    /// As fault.rs of `releases` is told it.
+    fn request(self, step: usize) -> String {
+        let run = |command: &str| format!("run {step} {command}");
+        match self {
+            Self::Kill => format!("kill {step}"),
+            Self::KillGroup => format!("kill-group {step}"),
+            Self::Fails => format!("error {step} 5"),
+            Self::Full => run("head -c 1G /dev/zero >/opt/app/.filler 2>/dev/null"),
+            Self::NoInodes => run("cd /opt/app/.fillers; n=0; while : >$n; do n=$((n+1)); done 2>/dev/null"),
+            Self::ReadOnly => run("mount -o remount,ro /opt/app"),
+            Self::NoDescriptors => run("prlimit --pid $PPID --nofile=3"),
+        }
+    }
+}
+
+/// What one trial has come to.
+#[derive(Debug, Default)]
+struct Ended {
+    is_reached: bool,
+    lost: u64,
+    losses: String,
+    broken: Vec<String>,
+}
+
+impl Ended {
+    fn broken(fault: String) -> Self {
+        Self { broken: vec![fault], ..Self::default() }
+    }
+}
+
+/// A subject, and how a verb is run on it. Its store may be on a disk of its own, in memory.
+struct Stage(Subject);
+
+impl Stage {
+    fn set(contents: &Contents, is_small: bool) -> io::Result<Self> {
+        let small = "mkdir -p /opt/app && mount -t tmpfs -o size=200m,nr_inodes=1000,mode=755 tmpfs /opt/app && \
+             mkdir /opt/app/.fillers";
+        let subject = Subject::boot(contents, |host| drop(host.succeed(if is_small { small } else { "true" })))?;
+        Ok(Self(subject))
+    }
+
+    /// How many steps each verb has, when nothing happens; and what of it changes the host and is none of them.
+    fn count(mut self, verbs: &[Verb]) -> (Vec<(Verb, usize)>, Vec<Finding>) {
+        let (mut counts, mut findings) = (Vec::new(), Vec::new());
+        for verb in verbs {
+            self.prepare(*verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
+            self.0.request(&format!("{} count", verb.name()));
+            self.perform(*verb);
+            let steps = self.steps(*verb);
+            assert!(steps > 0, "{verb:?} has no steps");
+            counts.push((*verb, steps));
+            let (name, broken) =
+                (format!("{}: what it changes, by strace, is its steps", verb.name()), self.trace(*verb));
+            findings.push(Finding {
+                name,
+                points: Some(steps),
+                tried: steps,
+                reached: steps,
+                broken,
+                ..Finding::default()
+            });
+        }
+        (counts, findings)
+    }
+
+    /// What the kernel saw, against what was counted.
+    fn trace(&mut self, verb: Verb) -> Vec<String> {
+        self.prepare(verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
+        self.0.request(&format!("{} count", verb.name()));
+        let command = match verb {
+            Verb::Boot => "releasectl boot".to_owned(),
+            verb => verb.command(),
+        };
+        let ran = self.0.host.run(&format!("exec {} -o /run/trace {command}", trace::STRACE));
+        assert_eq!(ran.code, 0, "{verb:?}: {}", ran.output);
+        self.0.request_nothing();
+        let read = |path| fs::read_to_string(self.0.host.path(path)).unwrap_or_default();
+        let (trace, steps) = (read("/run/trace"), read(STEPS));
+        assert!(!trace.is_empty() && !steps.is_empty(), "{verb:?} was not seen");
+        trace::differences(&trace, &steps)
+    }
+
+    fn run(&mut self, trial: Trial) -> Ended {
+        let mut ended = Ended::default();
+        if let Err(error) = self.prepare(trial.verb) {
+            return Ended::broken(format!("cannot be prepared: {error}"));
+        }
+        let Trial { verb, how, step, .. } = trial;
+        self.0.request(&format!("{} {}", verb.name(), how.request(step)));
+        // An instance that is killed takes its requests along: a boot is for those that come then, and wait.
+        let loads = [Mode::C1, Mode::C3].map(|mode| Load::start(&self.0.host, mode, CLIENTS));
+        let said = self.perform(verb);
+        ended.is_reached = self.steps(verb) >= step;
+        self.0.request_nothing();
+        ended.broken = self.0.check();
+        self.0.host.succeed("mount -o remount,rw /opt/app; rm -rf /opt/app/.filler /opt/app/.fillers/*");
+        if trial.heal == Heal::Deployment {
+            ended.broken.extend(self.0.deploy().err());
+        }
+        for report in loads.map(Load::stop) {
+            ended.lost += report.lost();
+            ended.losses = report.losses();
+        }
+        if trial.heal == Heal::Boot {
+            self.0.host.reboot();
+        }
+        ended.broken.extend(self.0.check());
+        ended.broken.extend(self.0.check_converged());
+        if let Some(last) = said.lines().last().filter(|_| !ended.broken.is_empty()) {
+            ended.broken.push(format!("it had said: {last}"));
+        }
+        ended
+    }
+
+    /// From the same state each time, so that each verb has as many steps as when they were counted.
+    fn prepare(&mut self, verb: Verb) -> Result<(), String> {
+        self.0.deploy()?;
+        match verb {
+            Verb::Install => {
+                self.0.next_revision();
+                Ok(())
+            }
+            Verb::Activate => {
+                self.0.next_revision();
+                self.0.hook("after-install")
+            }
+            Verb::Validate => {
+                self.0.next_revision();
+                self.0.hook("after-install").and_then(|()| self.0.hook("application-start"))
+            }
+            Verb::Rollback => self.0.deploy(),
+            Verb::Boot => {
+                self.0.host.succeed("systemctl kill -s KILL 'app-*@*'");
+                self.0.host.wait_until("nobody serves", |host| host.run("systemctl is-active 'app-*@*'").code != 0);
+                Ok(())
+            }
+            Verb::Prune => (0..2).try_for_each(|_| {
+                self.0.reported = Some(self.0.next_revision());
+                self.0.hook("after-install").and_then(|()| self.0.hook("application-start"))?;
+                self.0.host.succeed(&format!("{BUNDLE}/bin/releasectl validate {BUNDLE} --bake 0 --keep 9"));
+                Ok(())
+            }),
+        }
+    }
+
+    /// Runs the verb as it is run on a host, in a session of its own, and returns what it said.
+    fn perform(&self, verb: Verb) -> String {
+        let command = match verb {
+            // systemd runs it, for the clients that knock.
+            Verb::Boot => verb.command(),
+            verb => format!("exec setsid --wait {}", verb.command()),
+        };
+        self.0.host.run(&command).output
+    }
+
+    /// The highest step that a process of the verb has come to.
+    fn steps(&self, verb: Verb) -> usize {
+        let text = fs::read_to_string(self.0.host.path(STEPS)).unwrap_or_default();
+        let step = |line: &str| line.strip_prefix(verb.name())?.split(' ').nth(2)?.parse().ok();
+        text.lines().filter_map(step).max().unwrap_or(0)
+    }
+}
+
+impl Verb {
+    fn command(self) -> String {
+        match self {
+            Self::Install => format!("{BUNDLE}/hooks/after-install"),
+            Self::Activate => format!("{BUNDLE}/hooks/application-start"),
+            Self::Validate => format!("{BUNDLE}/hooks/validate-service"),
+            Self::Rollback => "releasectl rollback".to_owned(),
+            Self::Prune => "releasectl prune --keep 0".to_owned(),
+            Self::Boot => {
+                let settled = "until systemctl is-active -q 'app-*@*'; do sleep 0.01; done";
+                format!("curl -s --max-time 60 localhost/livez; {settled}")
+            }
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::Activate => "activate",
+            Self::Validate => "validate",
+            Self::Rollback => "rollback",
+            Self::Boot => "boot",
+            Self::Prune => "prune",
+        }
+    }
+}

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use crate::{
     Error, ReleaseId, Result, Store,
-    host::say,
     instance::Instance,
+    receipt::Draft,
+    screen::say,
     source::Source,
     store::{Link, Locked, Release},
     switch::{self, switch},
@@ -23,7 +24,9 @@ use crate::{
 /// served before, and the error says so.
 pub fn activate(store: &Store, id: &ReleaseId) -> Result<()> {
     store.release(id)?;
-    take_over(&store.lock("activate")?, id)
+    let mut draft = Draft::begin("activate");
+    draft.step("lock");
+    take_over(&store.lock("activate")?, id, draft)
 }
 
 /// Puts a fresh instance of the current release in the place of the one that serves.
@@ -31,23 +34,50 @@ pub fn activate(store: &Store, id: &ReleaseId) -> Result<()> {
 /// # Errors
 /// As [`activate`], and [`Error::NothingCurrent`].
 pub fn restart(store: &Store) -> Result<()> {
+    let mut draft = Draft::begin("restart");
+    draft.step("lock");
     let locked = store.lock("restart")?;
     // Under the lock: a deployment that was under way must not be undone.
-    take_over(&locked, &locked.current()?)
+    take_over(&locked, &locked.current()?, draft)
 }
 
-fn take_over(store: &Locked, id: &ReleaseId) -> Result<()> {
-    let release = verified(store, id)?;
+fn take_over(store: &Locked, id: &ReleaseId, mut draft: Draft) -> Result<()> {
+    draft.locked(store);
     if !store.host().is_live() {
-        return flip_offline(store, id, By::Activate);
+        verified(store, id)?;
+        return flip_offline(store, id, By::Activate, draft);
     }
-    let from = store.named_by(Link::Current);
-    let (instance, units) = switch(store, &release, By::Activate)?;
-    check_alive(store, &instance, &units, from, By::Rollback)?;
+    let switched = switch_to(store, id, By::Activate, By::Rollback, &mut draft);
+    let (release, units) = draft.end(store, id, switched)?;
     warn_of_socket(store, &release);
     say(&switch::serving_of(store, &units));
     say(&verdict(store, id));
     Ok(())
+}
+
+/// Makes a release current that stays up; `back` tells the log on which way the one before stands, if that has to return.
+pub(crate) fn switch_to(
+    store: &Locked,
+    id: &ReleaseId,
+    by: By,
+    back: By,
+    draft: &mut Draft,
+) -> Result<(Release, Units)> {
+    draft.step("verify");
+    let release = verified(store, id)?;
+    let (instance, units) = switch(store, &release, by, draft)?;
+    check_alive(store, &instance, &units, draft.from.clone(), back)?;
+    Ok((release, units))
+}
+
+/// Makes a release current again because another did not hold, for the reason that is told.
+pub(crate) fn go_back(store: &Locked, to: &ReleaseId, by: By, reason: String) -> Result<()> {
+    let mut draft = Draft::begin("return");
+    draft.locked(store);
+    draft.reason = Some(reason);
+    draft.step("verify");
+    let switched = verified(store, to).and_then(|release| switch(store, &release, by, &mut draft).map(drop));
+    draft.end(store, to, switched)
 }
 
 /// The release that a person or a hook means: an id, or a bundle, as an archive or unpacked.
@@ -71,29 +101,27 @@ pub(crate) fn verified(store: &Locked, id: &ReleaseId) -> Result<Release> {
 
 /// The newest release before the current one that has passed `validate` and is whole.
 pub(crate) fn way_back(store: &Locked) -> Result<ReleaseId> {
-    let (current, records) = (store.current()?, store.records()?);
-    let before = trail::before(&current, &records);
-    let is_good =
-        |id: &&ReleaseId| **id != current && Marks::of(id, &records).are_good() && verified(store, id).is_ok();
-    before.iter().rev().find(is_good).cloned().ok_or(Error::NothingBefore(current))
+    way_back_from(store, &store.current()?)
+}
+
+/// The same before a release that may not be current.
+pub(crate) fn way_back_from(store: &Locked, id: &ReleaseId) -> Result<ReleaseId> {
+    let records = store.records()?;
+    let mut ways = trail::ways_back(id, &records);
+    ways.find(|id| verified(store, id).is_ok()).ok_or(Error::NothingBefore(id.clone()))
 }
 
 /// A release that was READY and died at once must not stay: the one before takes over again. `by` tells the log on which
 /// way that one stands: still before it, or after it.
-pub(crate) fn check_alive(
-    store: &Locked,
-    instance: &Instance,
-    units: &Units,
-    from: Option<ReleaseId>,
-    by: By,
-) -> Result<()> {
+fn check_alive(store: &Locked, instance: &Instance, units: &Units, from: Option<ReleaseId>, by: By) -> Result<()> {
     if units.up().any(|up| up == instance) {
         return Ok(());
     }
     store.record_failure(&instance.release, "was ready and died at once");
     let back = from.filter(|from| *from != instance.release).map(|from| {
-        say(&format!("release {} was ready and died: going back to {from}", instance.release));
-        verified(store, &from).and_then(|release| switch(store, &release, by))
+        let reason = format!("release {} was ready and died", instance.release);
+        say(&format!("{reason}: going back to {from}"));
+        go_back(store, &from, by, reason)
     });
     let error = switch::reject(store, instance, "was ready and died at once");
     match back {
@@ -103,13 +131,12 @@ pub(crate) fn check_alive(
 }
 
 /// The files of another host: nothing runs there, and what is current is what its next boot starts.
-pub(crate) fn flip_offline(store: &Locked, id: &ReleaseId, by: By) -> Result<()> {
+pub(crate) fn flip_offline(store: &Locked, id: &ReleaseId, by: By, mut draft: Draft) -> Result<()> {
+    draft.step("flip");
     let instance = store.new_instance(id)?;
-    store.record_activation(&instance, by)?;
-    if store.named_by(Link::Validated).is_none() {
-        store.point(Link::Validated, id)?;
-    }
-    store.point(Link::Current, id)?;
+    draft.instance = Some(instance.clone());
+    let flipped = switch::adopt(store, &instance, by);
+    draft.end(store, id, flipped)?;
     say(&format!("release {id} is current below {}; its next boot starts it", store.host().root().display()));
     Ok(())
 }

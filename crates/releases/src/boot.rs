@@ -4,12 +4,14 @@ use std::thread;
 
 use crate::{
     Error, ReleaseId, Result, Store, activate,
-    host::say,
+    instance::Instance,
     pace, prune,
+    receipt::Draft,
+    screen::say,
     store::{Link, Locked, Release},
     switch,
     systemd::{self, Units},
-    trail::{By, Record},
+    trail::{By, Marks, Record},
     tree, units,
 };
 
@@ -17,7 +19,8 @@ use crate::{
 /// comes and nobody accepts.
 ///
 /// A release that keeps dying is started at a pace: 1, 2, 4 … 30 s apart. Where `current` has not been validated, `validated`
-/// takes its place; where it is lost or not whole, that or the newest sound release.
+/// takes its place; where it is lost or not whole, that or the newest sound release. Here the flip comes before READY:
+/// nobody serves, so there is nothing to lose, and whatever is killed on the way goes on with the same release.
 ///
 /// # Errors
 /// [`Error::Release`] where the instance did not become READY, [`Error::NothingCurrent`] where there is no release.
@@ -39,32 +42,46 @@ pub fn boot(store: &Store) -> Result<()> {
         }
         pace::note_turn(store.host(), wanted.as_ref(), &turn);
     }
+    let mut draft = Draft::begin("boot");
+    draft.step("lock");
     let locked = store.lock("boot")?;
+    draft.locked(&locked);
     let units = Units::list(store.host())?;
     let has_died = last.is_some() && last == store.named_by(Link::Current);
-    let release = choose(&locked, &units, has_died)?;
+    let choice = choose(&locked, &units, has_died)?;
+    let (release, is_another) = (&choice.release, choice.is_another());
     let served = match units.newest(&release.id) {
         Some(instance) => {
             // One that a killed verb has left starting is not READY yet.
             if systemd::show(store.host(), instance)?.active != "active" {
-                switch::start(&locked, instance)?;
+                switch::start(&locked, instance).map(drop)?;
             }
-            switch::retire_others(&locked, instance).map(drop)
+            if is_another {
+                choice.instance(&locked, &mut draft)?;
+            }
+            switch::retire_others(&locked, instance).map(|(_, retired)| draft.retired = retired)
         }
-        None => start(&locked, &release, &units),
+        None => start(&locked, &choice, &units, &mut draft),
     };
-    // Last: nobody waits for it, and a disk that refuses is no reason not to serve.
-    served.and_then(|()| prune::sweep(&locked))
+    // Of what it serves anyway there is nothing to tell.
+    let served = if is_another { draft.end(&locked, &release.id, served) } else { served };
+    // Last: nobody waits for it, and a disk that refuses is no reason not to serve. What is left of a store that a later
+    // tool made is not for this one to say.
+    served.and_then(|()| if store.is_of_this_format() { prune::sweep(&locked) } else { Ok(()) })
 }
 
-fn start(store: &Locked, release: &Release, units: &Units) -> Result<()> {
-    units::put_own(store, release)?;
+fn start(store: &Locked, choice: &Choice, units: &Units, draft: &mut Draft) -> Result<()> {
+    draft.step("prepare");
+    units::put_own(store, &choice.release)?;
     for instance in units.failed() {
         say(&format!("{}: {}", instance.unit(), systemd::show(store.host(), instance)?.ended()));
     }
-    let instance = store.new_instance(&release.id)?;
-    switch::start(store, &instance)?;
-    switch::retire_others(store, &instance).map(drop)
+    let instance = choice.instance(store, draft)?;
+    draft.step("start");
+    draft.ready_ms = Some(switch::start(store, &instance)?);
+    draft.step("retire");
+    draft.retired = switch::retire_others(store, &instance)?.1;
+    Ok(())
 }
 
 /// What is to serve where nobody does: `current`; while that is provisional, `validated`.
@@ -74,44 +91,89 @@ pub(crate) fn wanted(store: &Store, units: &Units) -> Result<Option<ReleaseId>> 
     Ok(if stays { current } else { validated.or(current) })
 }
 
-/// The release that `validated` names, if it was ever READY: the first one is validated from its install on.
+/// The release that `validated` names, if it was ever READY: the first one is validated from its install on. One that has
+/// failed since is no way back.
 fn validated(store: &Store) -> Result<Option<ReleaseId>> {
     let records = store.records()?;
     let was_activated = |id: &ReleaseId| records.iter().any(|record| record.activated() == Some(id));
-    Ok(store.named_by(Link::Validated).filter(was_activated))
+    let is_bad = |id: &ReleaseId| Marks::of(id, &records).bad.is_some();
+    Ok(store.named_by(Link::Validated).filter(|id| was_activated(id) && !is_bad(id)))
+}
+
+/// What a boot serves.
+pub(crate) struct Choice {
+    pub release: Release,
+    /// What was current before.
+    pub from: Option<ReleaseId>,
+    /// The instance that the log has, where another release became current, and why it did.
+    replaced: Option<(Instance, String)>,
+}
+
+impl Choice {
+    /// Whether it is another release than the one that was current.
+    pub fn is_another(&self) -> bool {
+        self.replaced.is_some()
+    }
+
+    /// The instance to start; the draft learns of it, and why.
+    pub fn instance(&self, store: &Locked, draft: &mut Draft) -> Result<Instance> {
+        let instance = match &self.replaced {
+            Some((instance, reason)) => {
+                draft.reason = Some(reason.clone());
+                instance.clone()
+            }
+            None => store.new_instance(&self.release.id)?,
+        };
+        draft.instance = Some(instance.clone());
+        Ok(instance)
+    }
 }
 
 /// Makes current what is to serve: as [`wanted`], or, where that is lost or not whole, the newest that was ever activated
 /// and is. `has_died` tells an instance of `current` that ended from a host that was restarted.
-pub(crate) fn choose(store: &Locked, units: &Units, has_died: bool) -> Result<Release> {
+pub(crate) fn choose(store: &Locked, units: &Units, has_died: bool) -> Result<Choice> {
     let current = store.named_by(Link::Current);
     let activated: Vec<ReleaseId> = store.records()?.iter().rev().filter_map(Record::activated).cloned().collect();
     let likely = [wanted(store, units)?, current.clone(), validated(store)?];
     let mut candidates = likely.into_iter().flatten().chain(activated);
     let is_whole = |release: &Release| tree::verify(&release.folder, &release.manifest).is_ok();
     let found = candidates.find_map(|id| store.release(&id).ok().filter(is_whole)).ok_or(Error::NothingCurrent)?;
-    if current.as_ref() != Some(&found.id) {
-        replace(store, current.as_ref(), &found.id, units, has_died)?;
-    }
-    Ok(found)
+    let is_another = current.as_ref() != Some(&found.id);
+    let replaced = is_another.then(|| replace(store, current.as_ref(), &found.id, units, has_died)).transpose()?;
+    Ok(Choice { release: found, from: current, replaced })
 }
 
-/// Makes another release than `current` the current one. If that was provisional and has died, it is bad.
-fn replace(store: &Locked, current: Option<&ReleaseId>, by: &ReleaseId, units: &Units, has_died: bool) -> Result<()> {
-    let is_whole = current.is_some_and(|id| activate::verified(store, id).is_ok());
-    match current {
-        Some(provisional) if is_whole => {
-            say(&format!("release {provisional} was not validated yet: going back to {by}"));
+/// Makes another release than `current` the current one, and says why. If that was provisional and has died, it is bad.
+fn replace(
+    store: &Locked,
+    current: Option<&ReleaseId>,
+    by: &ReleaseId,
+    units: &Units,
+    has_died: bool,
+) -> Result<(Instance, String)> {
+    let provisional = current.filter(|id| activate::verified(store, id).is_ok());
+    let reason = match provisional {
+        Some(provisional) => {
             let failed = units.failed().filter(|instance| instance.release == *provisional).max_by_key(|one| one.n);
-            if let Some(instance) = failed {
-                store.record_failure(provisional, &systemd::show(store.host(), instance)?.ended());
-            } else if has_died {
-                store.record_failure(provisional, "its instance ended before it was validated");
+            let ended = match failed {
+                Some(instance) => Some(systemd::show(store.host(), instance)?.ended()),
+                None => has_died.then(|| "its instance ended before it was validated".to_owned()),
+            };
+            if let Some(ended) = &ended {
+                store.record_failure(provisional, ended);
             }
+            let why = ended.unwrap_or_else(|| "the host was restarted before it was validated".to_owned());
+            say(&format!("release {provisional} was not validated yet: going back to {by}"));
+            format!("release {provisional}: {why}")
         }
-        _ => say(&format!("current is lost or damaged: release {by} takes its place")),
-    }
+        None => {
+            say(&format!("current is lost or damaged: release {by} takes its place"));
+            "current was lost or damaged".to_owned()
+        }
+    };
     let instance = store.new_instance(by)?;
-    store.record_activation(&instance, if is_whole { By::Rollback } else { By::Activate })?;
-    store.point(Link::Current, by)
+    let way = if provisional.is_some() { By::Rollback } else { By::Activate };
+    store.record_activation(&instance, way).or_else(|error| switch::forgive(By::Rollback, error))?;
+    store.point(Link::Current, by)?;
+    Ok((instance, reason))
 }

@@ -16,6 +16,7 @@ use crate::{
     Error, Manifest, ReleaseId, Result,
     id::hex,
     manifest::{self, APP, FORMAT, File},
+    manual,
 };
 
 /// A date that every tool takes (1980-01-01, the earliest of a zip): the real one would make each build another.
@@ -68,6 +69,9 @@ impl Contents {
         contents.add("appspec.yml", PLAIN, &workspace.join("appspec.yml"))?;
         for (folder, mode) in [("hooks", EXECUTABLE), ("units", PLAIN)] {
             contents.add_folder(folder, mode, &workspace.join(folder))?;
+        }
+        for (path, bytes) in manual::files() {
+            contents.put(path, PLAIN, &bytes);
         }
         Ok(contents)
     }

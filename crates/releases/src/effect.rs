@@ -7,7 +7,10 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink},
+    os::unix::{
+        fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink},
+        net::UnixDatagram,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -139,6 +142,16 @@ pub fn remove_folder(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
+/// Sends an entry to the journal, fields in lines (systemd.io/JOURNAL_NATIVE_PROTOCOL). Where nobody listens, nobody reads it.
+pub fn log(entry: &str) {
+    // A journal that hangs is not waited for.
+    if let Ok(socket) = UnixDatagram::unbound()
+        && socket.set_nonblocking(true).is_ok()
+    {
+        let _ = socket.send_to(entry.as_bytes(), "/run/systemd/journal/socket");
+    }
+}
+
 /// Starts a program whose output is read, with nothing on its standard input.
 pub fn start<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> io::Result<Started> {
     let mut command = Command::new(program);
@@ -161,6 +174,11 @@ impl Started {
     /// Waits for its end, and returns what it printed.
     pub fn wait(self) -> io::Result<Output> {
         reach("wait for", Path::new(&self.line))?;
+        self.child.wait_with_output()
+    }
+
+    /// The same beside what the verb does: no step of it, since nothing waits for its end.
+    pub fn wait_aside(self) -> io::Result<Output> {
         self.child.wait_with_output()
     }
 }

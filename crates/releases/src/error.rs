@@ -70,6 +70,17 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// `/etc/app/notify` is not run.
+    #[error("{} {fault}", path.display())]
+    Notify {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        fault: &'static str,
+    },
+    /// There is no such receipt.
+    #[error("there is no receipt {0}; `releasectl history` shows what there is")]
+    NoReceipt(u64),
     /// The verb needs a running host, and was given a tree of files.
     #[error("releasectl {0} needs a running host and does not take --root")]
     Offline(&'static str),
@@ -113,6 +124,14 @@ impl Error {
         match self {
             Self::Disk { .. } | Self::Locked { .. } | Self::Command { .. } | Self::Release(_) => 1,
             _ => 2,
+        }
+    }
+
+    /// Says where more of it is told.
+    pub(crate) fn with_receipt(self, number: u64) -> Self {
+        match self {
+            Self::Release(text) => Self::Release(format!("{text}\nmore of it: releasectl show {number}")),
+            other => other,
         }
     }
 

@@ -197,16 +197,6 @@ fn said(output: &Output) -> String {
     if text.is_empty() { output.status.to_string() } else { text }
 }
 
-/// Prints lines of progress. A reader that has gone away must not stop a deployment in the middle.
-pub fn say(lines: &str) {
-    let _ = writeln!(io::stdout(), "{}", without_controls(lines));
-}
-
-/// Lines for a terminal: names of files, and what others have said, may hold what steers it.
-pub fn without_controls(lines: &str) -> String {
-    lines.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
-}
-
 /// A sibling in the same folder, so that a rename replaces the original at one moment.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();

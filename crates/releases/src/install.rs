@@ -6,9 +6,10 @@ use std::{
 };
 
 use crate::{
-    Error, ReleaseId, Result, Store,
-    host::say,
-    manifest, prune,
+    Error, ReleaseId, Result, Store, manifest,
+    progress::Progress,
+    prune,
+    screen::say,
     source::Source,
     store::{Link, Locked, Release},
     tree, units,
@@ -21,24 +22,34 @@ use crate::{
 /// # Errors
 /// [`Error::Manifest`] and [`Error::Damaged`] where the bundle is not sound: then nothing was changed.
 pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
+    let mut progress = Progress::begin("install");
+    progress.step("verify");
     let source = Source::read(bundle)?;
     check_machine(&source)?;
     source.verify()?;
     units::check_own(&source)?;
     let id = source.id.clone();
+    progress.step("lock");
     let locked = store.lock("install")?;
+    progress.step("copy");
     // First: until this deployment is validated or another is, what it needs is not pruned.
     locked.record_installation(&id)?;
     prune::sweep(&locked)?;
     match store.release(&id).and_then(|release| tree::verify(&release.folder, &release.manifest)) {
-        Ok(()) => say(&format!("release {id} ({}) is installed already", source.manifest.label)),
+        Ok(()) => {
+            // An install that was killed may have given it its name and not synced that.
+            locked.host().sync_folder(&locked.path("releases"))?;
+            say(&format!("release {id} ({}) is installed already", source.manifest.label));
+        }
         Err(_) => copy(&locked, &source)?,
     }
+    progress.step("units");
     // `app.service` runs the tool of `validated`, and the socket may start it before anything was activated.
     if store.named_by(Link::Validated).is_none() {
         locked.point(Link::Validated, &id)?;
     }
     units::prepare(&locked, &Release { folder: store.folder(&id), id: id.clone(), manifest: source.manifest })?;
+    progress.end();
     Ok(id)
 }
 

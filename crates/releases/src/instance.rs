@@ -4,7 +4,7 @@ use std::{fmt, io::Read, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ReleaseId, Result, effect, host::Host, systemd::printable};
+use crate::{Error, ReleaseId, Result, effect, host::Host, screen::printable};
 
 /// Where instances keep their files: made by systemd, owned by the service's user.
 pub const RUNTIME: &str = "/run/app";
@@ -48,6 +48,13 @@ impl Instance {
     }
 }
 
+/// The highest number of the files that instances keep.
+pub fn highest_n(host: &Host) -> u64 {
+    let files = std::fs::read_dir(host.path(RUNTIME)).into_iter().flatten().flatten();
+    let n = |file: std::fs::DirEntry| file.file_name().to_str()?.split('.').next()?.parse().ok();
+    files.filter_map(n).max().unwrap_or(0)
+}
+
 impl FromStr for Instance {
     type Err = Error;
 
@@ -74,6 +81,9 @@ pub struct Report {
     pub accepting: bool,
     /// Open connections.
     pub connections: u64,
+    /// Requests in flight.
+    #[serde(default)]
+    pub requests: u64,
     /// Connections that came from instances that retired.
     #[serde(default)]
     pub taken: u64,

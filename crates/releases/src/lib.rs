@@ -15,19 +15,30 @@ pub mod activate;
 pub mod boot;
 #[cfg(feature = "bundle")]
 pub mod bundle;
+pub mod cli;
+pub mod doctor;
 pub mod effect;
 pub mod error;
 #[cfg(feature = "faults")]
 mod fault;
+pub mod history;
 pub mod host;
 pub mod id;
 pub mod install;
 pub mod instance;
+mod listener;
 pub mod manifest;
+#[cfg(feature = "bundle")]
+mod manual;
+mod notify;
 mod pace;
 pub mod probe;
+mod prober;
+mod progress;
 pub mod prune;
+pub mod receipt;
 pub mod rollback;
+pub mod screen;
 pub mod socket;
 pub mod source;
 pub mod status;

@@ -1,7 +1,7 @@
 //! The manifest of a bundle and of a release: what it is, and every file in it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
     path::Path,
@@ -104,21 +104,41 @@ impl Manifest {
                 return Err(format!("{name} is longer than {LONGEST_TEXT} bytes or has control characters"));
             }
         }
-        let (mut seen, mut folded) = (BTreeSet::new(), BTreeSet::new());
+        let mut seen = BTreeSet::new();
         for file in &self.files {
             check_file(file)?;
             if !seen.insert(file.path.as_str()) {
                 return Err(format!("{:?} is listed twice", file.path));
             }
-            // Where a bundle was unpacked on a file system that folds case, one has replaced the other.
-            if !folded.insert(file.path.to_ascii_lowercase()) {
-                return Err(format!("{:?} differs from another path by case alone", file.path));
-            }
         }
+        self.check_names()?;
         match REQUIRED.iter().find(|path| !seen.contains(**path)) {
             Some(path) => Err(format!("{path} is not listed, and no release can do without it")),
             None => Ok(()),
         }
+    }
+
+    /// No two files, nor the folders that they are in, share a name; neither where a file system folds case: there one would
+    /// have replaced the other.
+    fn check_names(&self) -> std::result::Result<(), String> {
+        let mut names: BTreeMap<String, (&Path, bool)> = BTreeMap::new();
+        for file in &self.files {
+            let path = Path::new(&file.path);
+            for name in path.ancestors().filter(|name| !name.as_os_str().is_empty()) {
+                let is_file = name == path;
+                let folded = name.to_string_lossy().to_ascii_lowercase();
+                match names.insert(folded, (name, is_file)) {
+                    Some((other, _)) if other != name => {
+                        return Err(format!("{:?} differs from another path by case alone", name.display()));
+                    }
+                    Some((_, was_file)) if was_file || is_file => {
+                        return Err(format!("{:?} is both a file and a folder", name.display()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -134,8 +154,9 @@ pub(crate) fn check_path(path: &str) -> std::result::Result<(), String> {
 
 fn check_file(file: &File) -> std::result::Result<(), String> {
     check_path(&file.path)?;
-    if file.path == FILE {
-        return Err(format!("{FILE} cannot list itself"));
+    // Nor what it is written aside as, nor a folder of its name.
+    if file.path.to_ascii_lowercase().starts_with(FILE) {
+        return Err(format!("{:?}: {FILE} cannot list itself, and names like it are not a release's", file.path));
     }
     if !matches!(file.mode.as_str(), "0644" | "0755") {
         return Err(format!("{}: mode {:?}; a release has 0644 and 0755 only", file.path, file.mode));
@@ -209,7 +230,9 @@ pub(crate) mod tests {
             let fault = fault_of(|manifest| manifest.files[0].path = path.to_owned());
             assert!(fault.contains("not a path"), "{path}: {fault}");
         }
-        assert!(fault_of(|manifest| manifest.files[0].path = FILE.to_owned()).contains("itself"));
+        for path in [FILE, "Manifest.json", "manifest.json.new", "manifest.json/x"] {
+            assert!(fault_of(|manifest| manifest.files[0].path = path.to_owned()).contains("itself"), "{path}");
+        }
     }
 
     #[test]
@@ -223,6 +246,10 @@ pub(crate) mod tests {
         assert!(fault_of(|manifest| manifest.files[0].mode = "4755".to_owned()).contains("mode"));
         assert!(fault_of(|manifest| manifest.files[1].path = "bin/app".to_owned()).contains("twice"));
         assert!(fault_of(|manifest| manifest.files[0].path = "Bin/releasectl".to_owned()).contains("case"));
+        assert!(fault_of(|manifest| manifest.files[0].path = "Bin/other".to_owned()).contains("case"));
+        assert!(fault_of(|manifest| manifest.files[0].path = "bin".to_owned()).contains("both a file and a folder"));
+        let below = |manifest: &mut Manifest| manifest.files[0].path = "bin/releasectl/x".to_owned();
+        assert!(fault_of(below).contains("both a file and a folder"));
         assert!(fault_of(|manifest| manifest.app = "other".to_owned()).contains("other"));
         assert!(fault_of(|manifest| manifest.label = "a\u{1b}[2J".to_owned()).contains("label"));
         assert!(fault_of(|manifest| drop(manifest.files.remove(0))).contains("bin/app"));

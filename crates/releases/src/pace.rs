@@ -8,10 +8,7 @@ use std::{fs, time::Duration};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    ReleaseId,
-    host::{Host, say},
-};
+use crate::{ReleaseId, host::Host, screen::say};
 
 /// Gone at a reboot, as it should be.
 const FILE: &str = "/run/releasectl.json";

@@ -49,13 +49,26 @@ pub fn ask(address: &Address) -> Result<String, String> {
     let mut stream = connect(address).map_err(|error| format!("cannot connect: {error}"))?;
     let (ready, body) = get(&mut *stream, "/readyz").map_err(|error| format!("/readyz: {error}"))?;
     if ready != 200 {
-        let body = crate::systemd::printable(&String::from_utf8_lossy(&body));
+        let body = crate::screen::printable(&String::from_utf8_lossy(&body));
         return Err(format!("/readyz answered {ready}: {body}"));
     }
     let (status, body) = get(&mut *stream, "/version").map_err(|error| format!("/version: {error}"))?;
     match serde_json::from_slice::<Version>(&body) {
         Ok(version) if status == 200 => Ok(version.release),
         _ => Err(format!("/version answered {status} and no JSON with a `release`")),
+    }
+}
+
+/// One fresh connection: whether `/livez` is answered, and not with an error of the server's own. A service that has no such
+/// route says so, and is alive.
+///
+/// # Errors
+/// A sentence that says what went wrong.
+pub fn is_alive(address: &Address) -> Result<(), String> {
+    let mut stream = connect(address).map_err(|error| format!("cannot connect: {error}"))?;
+    match exchange(&mut *stream, "/livez", status).map_err(|error| format!("/livez: {error}"))? {
+        status @ 500.. => Err(format!("/livez answered {status}")),
+        _ => Ok(()),
     }
 }
 
@@ -79,13 +92,19 @@ fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
 
 /// Status and body of a GET whose response has a Content-Length, as both routes' have.
 fn get(stream: &mut dyn Stream, path: &str) -> io::Result<(u16, Vec<u8>)> {
+    exchange(stream, path, |bytes| {
+        let Some((status, start, length)) = head(bytes)? else { return Ok(None) };
+        Ok(bytes.get(start..start + length).map(|body| (status, body.to_vec())))
+    })
+}
+
+/// Sends a GET, and reads until `whole` has what it wants of the response.
+fn exchange<T>(stream: &mut dyn Stream, path: &str, whole: impl Fn(&[u8]) -> io::Result<Option<T>>) -> io::Result<T> {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: releasectl\r\n\r\n").as_bytes())?;
     let (mut bytes, mut chunk, began) = (Vec::new(), [0; 4096], Instant::now());
     loop {
-        if let Some((status, start, length)) = head(&bytes)?
-            && bytes.len() >= start + length
-        {
-            return Ok((status, bytes[start..start + length].to_vec()));
+        if let Some(answer) = whole(&bytes)? {
+            return Ok(answer);
         }
         let read = stream.read(&mut chunk)?;
         if began.elapsed() > TIME_LIMIT {
@@ -99,22 +118,32 @@ fn get(stream: &mut dyn Stream, path: &str) -> io::Result<(u16, Vec<u8>)> {
     }
 }
 
+/// The status, once the head is whole.
+fn status(bytes: &[u8]) -> io::Result<Option<u16>> {
+    parse(bytes, |response, _| Ok(response.code.unwrap_or(0)))
+}
+
 /// Status, where the body starts and how long it is; `None` while the head is not whole.
 fn head(bytes: &[u8]) -> io::Result<Option<(u16, usize, usize)>> {
+    parse(bytes, |response, start| {
+        let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+        let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
+        let length = length.filter(|length| *length <= MOST_BYTES);
+        let length = length.ok_or_else(|| io::Error::other("a response without a sound Content-Length"))?;
+        Ok((response.code.unwrap_or(0), start, length))
+    })
+}
+
+fn parse<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&httparse::Response<'_, '_>, usize) -> io::Result<T>,
+) -> io::Result<Option<T>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
-    let start = match response.parse(bytes).map_err(io::Error::other)? {
-        httparse::Status::Partial => return Ok(None),
-        httparse::Status::Complete(start) => start,
-    };
-    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
-    let length = length.filter(|length| *length <= MOST_BYTES);
-    Ok(Some((
-        response.code.unwrap_or(0),
-        start,
-        length.ok_or_else(|| io::Error::other("a response without a sound Content-Length"))?,
-    )))
+    match response.parse(bytes).map_err(io::Error::other)? {
+        httparse::Status::Partial => Ok(None),
+        httparse::Status::Complete(start) => read(&response, start).map(Some),
+    }
 }
 
 #[cfg(test)]
@@ -135,5 +164,7 @@ mod tests {
         let whole = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno";
         assert_eq!(head(whole).unwrap(), Some((503, whole.len() - 2, 2)));
         assert!(head(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n").is_err());
+        assert_eq!(status(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap(), Some(204));
+        assert_eq!(status(b"HTTP/1.1 200 OK\r\n").unwrap(), None);
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use crate::{
     ReleaseId, Result, Store, activate,
-    host::say,
+    screen::say,
     store::{self, Link, Locked},
     switch,
     systemd::Units,
@@ -62,8 +62,10 @@ pub(crate) fn sweep(store: &Locked) -> Result<()> {
 fn kept(store: &Locked, units: &Units, keep: usize) -> Result<BTreeSet<ReleaseId>> {
     let records = store.records()?;
     let mut kept = trail::to_keep(keep, &records, store::now());
-    kept.extend([Link::Current, Link::Validated].into_iter().filter_map(|link| store.named_by(link)));
-    kept.extend(activate::way_back(store).ok());
+    for end in [Link::Current, Link::Validated].into_iter().filter_map(|link| store.named_by(link)) {
+        kept.extend(activate::way_back_from(store, &end).ok());
+        kept.insert(end);
+    }
     kept.extend(units.instances.iter().map(|(instance, _)| instance.release.clone()));
     kept.extend(ids(store).into_iter().filter(|id| Marks::of(id, &records).pinned));
     Ok(kept)

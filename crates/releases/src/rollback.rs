@@ -2,10 +2,9 @@
 
 use crate::{
     ReleaseId, Result, Store,
-    activate::{check_alive, flip_offline, verified, way_back},
-    host::say,
-    store::Link,
-    switch::switch,
+    activate::{flip_offline, switch_to, verified, way_back},
+    receipt::Draft,
+    screen::say,
     trail::By,
     validate::{Trial, validate},
 };
@@ -20,16 +19,19 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     if let Some(id) = &asked {
         store.release(id)?;
     }
+    let mut draft = Draft::begin("rollback");
+    draft.step("lock");
     let locked = store.lock("rollback")?;
+    draft.locked(&locked);
     let target = asked.map_or_else(|| way_back(&locked), Ok)?;
-    let release = verified(&locked, &target)?;
+    let label = locked.release(&target)?.manifest.label;
     if !store.host().is_live() {
-        return flip_offline(&locked, &target, By::Rollback);
+        verified(&locked, &target)?;
+        return flip_offline(&locked, &target, By::Rollback, draft);
     }
-    say(&format!("going back to release {target} ({})", release.manifest.label));
-    let from = locked.named_by(Link::Current);
-    let (instance, units) = switch(&locked, &release, By::Rollback)?;
-    check_alive(&locked, &instance, &units, from, By::Activate)?;
+    say(&format!("going back to release {target} ({label})"));
+    let switched = switch_to(&locked, &target, By::Rollback, By::Activate, &mut draft);
+    draft.end(&locked, &target, switched)?;
     drop(locked);
     validate(store, Some(target), trial)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{Error, Result, Store, boot, host::say, store::Link, switch, systemd, units};
+use crate::{Error, Result, Store, boot, screen::say, store::Link, switch, systemd, units};
 
 /// Replaces the host's `app.socket` by the current release's, and says for how long connections were refused.
 ///

@@ -10,8 +10,10 @@ use std::{
 
 use crate::{
     Error, Manifest, ReleaseId, Result, effect,
-    host::{self, Host},
-    instance::Instance,
+    host::Host,
+    instance::{self, Instance},
+    receipt,
+    screen::{printable, say},
     systemd,
     trail::{self, By, Record},
     tree,
@@ -117,6 +119,11 @@ impl Store {
         trail::read(&self.path("activations.jsonl"))
     }
 
+    /// What was logged after the activation of instance `n`.
+    pub fn records_after(&self, n: u64) -> Result<Vec<Record>> {
+        trail::read_after(&self.path("activations.jsonl"), n)
+    }
+
     /// Takes the lock, so that one verb at a time changes the host. The kernel gives it back when this process ends.
     ///
     /// # Errors
@@ -128,6 +135,8 @@ impl Store {
         let path = self.path("lock");
         let mut file = self.host.open_lock(&path)?;
         self.wait_for(file.inner(), &path)?;
+        // Whoever had it may have been a later tool, and raised the format.
+        self.check_format(verb)?;
         self.host.sign_lock(&mut file, &format!("releasectl {verb} (pid {}) {}\n", std::process::id(), now()));
         Ok(Locked { store: self, _file: file })
     }
@@ -135,14 +144,20 @@ impl Store {
     /// A store that a later releasectl has made its own is not changed by this one. But a host that boots is to serve: what
     /// `boot` needs is the same for ever.
     fn check_format(&self, verb: &str) -> Result<()> {
+        if verb == "boot" {
+            return Ok(());
+        }
         let path = self.path("format");
         match fs::read_to_string(&path) {
-            Ok(text) if text.trim() != FORMAT && verb != "boot" => {
-                Err(Error::LaterStore { path, format: systemd::printable(text.trim()) })
-            }
+            Ok(text) if text.trim() != FORMAT => Err(Error::LaterStore { path, format: printable(text.trim()) }),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::disk("read", &path)(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether nothing in the store is a later tool's to tidy up.
+    pub(crate) fn is_of_this_format(&self) -> bool {
+        self.check_format("prune").is_ok()
     }
 
     fn wait_for(&self, file: &fs::File, path: &Path) -> Result<()> {
@@ -157,7 +172,7 @@ impl Store {
                 return Err(Error::Locked { path: path.to_owned(), holder, waited: self.lock_wait.as_secs() });
             }
             if !std::mem::replace(&mut said, true) {
-                host::say(&format!("waiting for {holder}"));
+                say(&format!("waiting for {holder}"));
             }
             thread::sleep(POLL);
         }
@@ -184,7 +199,8 @@ impl Locked<'_> {
     /// Points a link at a release of the store.
     pub fn point(&self, link: Link, id: &ReleaseId) -> Result<()> {
         if self.named_by(link).as_ref() == Some(id) {
-            return Ok(());
+            // A run that was killed may have flipped it and not synced that.
+            return self.host().sync_folder(&self.path(""));
         }
         self.host().link(&Path::new("releases").join(id.as_str()), &self.path(link.name()))
     }
@@ -192,9 +208,14 @@ impl Locked<'_> {
     /// A name for a new instance: its number is on the disk before it is used, so it is never used again.
     pub fn new_instance(&self, release: &ReleaseId) -> Result<Instance> {
         let path = self.path("counter");
-        let counted = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-        // A lost counter must not count again from 1: the log knows what was used.
-        let last: u64 = counted.unwrap_or(0).max(trail::highest_n(&self.records()?));
+        let counted = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        // A lost counter must not count again from 1: the logs, and what instances have left, know what was used.
+        let last = match counted {
+            Some(counted) => counted.max(trail::highest_n(&self.records()?)),
+            None => [trail::highest_n(&self.records()?), receipt::highest(self)?, instance::highest_n(self.host())]
+                .into_iter()
+                .fold(0, u64::max),
+        };
         let n = last + 1;
         // Of one length, so that a full disk keeps no instance from being started.
         let text = format!("{n:020}\n");
@@ -215,9 +236,9 @@ impl Locked<'_> {
 
     /// Logs that a release failed. That a disk is too full to say so must not keep the host from going back.
     pub fn record_failure(&self, id: &ReleaseId, reason: &str) {
-        let reason = systemd::printable(reason.lines().next().unwrap_or_default());
+        let reason = printable(reason.lines().next().unwrap_or_default());
         if let Err(error) = self.record(&Record::Failure { failed: id.clone(), reason, time: now() }) {
-            host::say(&format!("release {id} is not marked bad: {error}"));
+            say(&format!("release {id} is not marked bad: {error}"));
         }
     }
 
@@ -240,7 +261,7 @@ impl Locked<'_> {
 
 /// Who holds the lock and since when, of what it wrote there: its name, and seconds since the epoch.
 fn holder(text: &str, now: u64) -> String {
-    let text = systemd::printable(text.trim());
+    let text = printable(text.trim());
     match text.rsplit_once(' ').map(|(who, since)| (who, since.parse::<u64>())) {
         Some((who, Ok(since))) => format!("{who}, which has it since {} s", now.saturating_sub(since)),
         _ => text,
@@ -259,5 +280,10 @@ impl Link {
 
 /// Seconds since the epoch.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    now_precisely() as u64
+}
+
+/// The same, to the millisecond.
+pub(crate) fn now_precisely() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_millis() as f64 / 1000.0)
 }

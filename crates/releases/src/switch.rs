@@ -9,9 +9,10 @@ use std::{
 
 use crate::{
     Error, Result, Store, boot,
-    host::say,
     instance::{Instance, RUNTIME},
     pace,
+    receipt::{Draft, Retired},
+    screen::say,
     store::{Link, Locked, Release},
     systemd::{self, Units},
     trail::By,
@@ -27,32 +28,50 @@ const LOG_LINES: u32 = 8;
 const OF_INSTANCES: [&str; 4] = ["json", "json.new", "sock", "handover"];
 
 /// Starts an instance of `release`; once it is READY, makes it current and retires all others. Returns it, and what
-/// systemd knows of the service after that.
+/// systemd knows of the service after that; the draft learns how it went.
 ///
 /// # Errors
 /// [`Error::Release`] where it did not become READY. Then whatever served before is serving as it was.
-pub fn switch(store: &Locked, release: &Release, by: By) -> Result<(Instance, Units)> {
+pub fn switch(store: &Locked, release: &Release, by: By, draft: &mut Draft) -> Result<(Instance, Units)> {
+    draft.step("prepare");
     units::put_own(store, release)?;
     let instance = store.new_instance(&release.id)?;
+    draft.instance = Some(instance.clone());
     pace::note(store.host(), &release.id);
-    start(store, &instance).inspect_err(|error| store.record_failure(&release.id, &error.to_string()))?;
-    let from = store.named_by(Link::Current);
+    draft.step("start");
+    let ready_ms = start(store, &instance).inspect_err(|error| mark_bad(store, release, error))?;
+    draft.ready_ms = Some(ready_ms);
+    draft.step("flip");
+    // Another than before where who served has died meanwhile.
+    draft.from = store.named_by(Link::Current);
     if let Err(error) = adopt(store, &instance, by) {
         // An error of the last sync comes after the flip; then the instance stays.
-        let is_flipped = from != store.named_by(Link::Current);
+        let is_flipped = draft.from != store.named_by(Link::Current);
         return Err(if is_flipped {
             error
         } else {
             reject(store, &instance, &format!("cannot become current: {error}"))
         });
     }
-    let units = retire_others(store, &instance)?;
+    draft.step("retire");
+    let held = draft.hold_prober();
+    let (units, retired) = retire_others(store, &instance)?;
+    drop(held);
+    draft.retired = retired;
     Ok((instance, units))
 }
 
-/// Makes the release of an instance that is READY the current one.
-fn adopt(store: &Locked, instance: &Instance, by: By) -> Result<()> {
-    store.record_activation(instance, by)?;
+/// What failed was the release. One that is current already has been ready before: what is wrong with it now is its
+/// configuration, and it stays a way back.
+fn mark_bad(store: &Locked, release: &Release, error: &Error) {
+    if matches!(error, Error::Release(_)) && store.named_by(Link::Current).as_ref() != Some(&release.id) {
+        store.record_failure(&release.id, &error.to_string());
+    }
+}
+
+/// Makes the release of an instance the current one; where something runs, the instance is READY.
+pub fn adopt(store: &Locked, instance: &Instance, by: By) -> Result<()> {
+    store.record_activation(instance, by).or_else(|error| forgive(by, error))?;
     // Lost by the host: install points it at the first release.
     if store.named_by(Link::Validated).is_none() {
         store.point(Link::Validated, &instance.release)?;
@@ -60,18 +79,31 @@ fn adopt(store: &Locked, instance: &Instance, by: By) -> Result<()> {
     store.point(Link::Current, &instance.release)
 }
 
-/// Starts an instance and returns when it is READY, or with the reason why not, everything as before.
-pub fn start(store: &Locked, instance: &Instance) -> Result<()> {
+/// A disk that is too full for a line of the log must not keep the host from going back.
+pub fn forgive(by: By, error: Error) -> Result<()> {
+    if by != By::Rollback {
+        return Err(error);
+    }
+    say(&format!("not in the log: {error}"));
+    Ok(())
+}
+
+/// Starts an instance and returns when it is READY, after how many milliseconds, or with the reason why not, everything as
+/// before.
+pub fn start(store: &Locked, instance: &Instance) -> Result<u64> {
     say(&format!("starting {}", instance.unit()));
     let began = Instant::now();
-    let output = wait_for_start(store, instance)?;
+    let waited = wait_for_start(store, instance);
+    let output = waited.inspect_err(|_| {
+        // Whoever could not wait for it does not know whether it accepts.
+        let _ = systemd::stop(store.host(), &instance.unit());
+    })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let reason = said.lines().next().unwrap_or("systemctl did not say why");
         return Err(reject(store, instance, &format!("did not become ready: {reason}")));
     }
-    say(&format!("ready after {} ms", began.elapsed().as_millis()));
-    Ok(())
+    Ok(began.elapsed().as_millis() as u64)
 }
 
 /// Waits for READY. While a candidate of ours starts, systemd triggers `app.service` for nobody, and a `boot` would wait
@@ -109,11 +141,14 @@ fn revive(store: &Locked, candidate: &Instance) -> Result<()> {
     if someone_is_up || wanted.is_none() || !pace::turn(store.host(), wanted.as_ref()).delay.is_zero() {
         return Ok(());
     }
-    let release = boot::choose(store, &units, true)?.id;
-    let instance = store.new_instance(&release)?;
+    let choice = boot::choose(store, &units, true)?;
+    let mut draft = Draft::begin("boot");
+    draft.from.clone_from(&choice.from);
+    let instance = choice.instance(store, &mut draft)?;
     say(&format!("nobody serves while the candidate starts: starting {}", instance.unit()));
-    pace::note(store.host(), &release);
-    systemd::start(store.host(), &instance).map(drop)
+    pace::note(store.host(), &choice.release.id);
+    let started = systemd::start(store.host(), &instance).map(drop);
+    if choice.is_another() { draft.end(store, &choice.release.id, started) } else { started }
 }
 
 /// Ends a candidate and says why; its result is read before it is forgotten.
@@ -134,12 +169,12 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
 }
 
 /// Tells every other instance to retire, and returns when each has said that it accepts no more.
-pub fn retire_others(store: &Locked, instance: &Instance) -> Result<Units> {
+pub fn retire_others(store: &Locked, instance: &Instance) -> Result<(Units, Vec<Retired>)> {
     retire(store, Some(instance))
 }
 
 /// Tells all instances but one to retire; those that have said that they accept no more hold the socket no more.
-pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<Units> {
+pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<(Units, Vec<Retired>)> {
     let host = store.host();
     let units = Units::list(host)?;
     let others: Vec<_> = units.up().filter(|other| Some(*other) != kept).collect();
@@ -147,10 +182,15 @@ pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<Units> {
     for other in &others {
         wait_until_it_accepts_no_more(store, other)?;
     }
-    for (other, report) in others.iter().filter_map(|other| Some((other, other.report(host)?))) {
+    let units_after = forget_failed(store)?;
+    // Those that systemd says have ended have said their last, and their files are there still.
+    let reports: Vec<_> = others.iter().map(|other| (*other, other.report(host))).collect();
+    for (other, report) in reports.iter().filter_map(|(other, report)| Some((other, report.as_ref()?))) {
         say(&format!("{}: {}", other.unit(), report.retirement()));
     }
-    tidy(store)
+    let retired = reports.iter().map(|(other, report)| Retired::of(other, report.as_ref())).collect();
+    clear(store, &units_after);
+    Ok((units_after, retired))
 }
 
 fn wait_until_it_accepts_no_more(store: &Locked, instance: &Instance) -> Result<()> {
@@ -179,6 +219,13 @@ fn wait_until_it_accepts_no_more(store: &Locked, instance: &Instance) -> Result<
 
 /// Forgets what has failed and removes what instances that are gone have left. Returns what there was.
 pub fn tidy(store: &Locked) -> Result<Units> {
+    let units = forget_failed(store)?;
+    clear(store, &units);
+    Ok(units)
+}
+
+/// Forgets what has failed, so that the host reads `running` again. Returns what there was.
+pub fn forget_failed(store: &Locked) -> Result<Units> {
     let host = store.host();
     let units = Units::list(host)?;
     for instance in units.failed() {
@@ -187,6 +234,12 @@ pub fn tidy(store: &Locked) -> Result<Units> {
     if units.boot_failed {
         systemd::reset_failed(host, systemd::BOOT)?;
     }
+    Ok(units)
+}
+
+/// Removes what instances that are gone have left.
+pub fn clear(store: &Locked, units: &Units) {
+    let host = store.host();
     let is_gone = |n: u64| !units.instances.iter().any(|(instance, active)| instance.n == n && active != "failed");
     let files = std::fs::read_dir(host.path(RUNTIME)).into_iter().flatten().flatten();
     for path in files.map(|file| file.path()) {
@@ -200,7 +253,6 @@ pub fn tidy(store: &Locked) -> Result<Units> {
             say(&error.to_string());
         }
     }
-    Ok(units)
 }
 
 /// A line that says what serves now.
@@ -213,8 +265,13 @@ pub fn serving_of(store: &Store, units: &Units) -> String {
     let Some(current) = store.named_by(Link::Current) else {
         return "nothing is serving: no release is current".to_owned();
     };
-    match units.newest(&current) {
-        Some(instance) => format!("serving now: release {current}, {}", instance.unit()),
+    let mut line = match units.newest(&current) {
+        Some(instance) if units.is_active(instance) => format!("serving now: release {current}, {}", instance.unit()),
+        Some(instance) => format!("current is release {current}, and {} is starting", instance.unit()),
         None => format!("current is release {current}, and no instance of it is up; the next request starts one"),
+    };
+    if units.socket != "active" {
+        line.push_str(&format!("; clients are refused: {} is {}", systemd::SOCKET, units.socket));
     }
+    line
 }

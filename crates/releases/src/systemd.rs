@@ -1,13 +1,23 @@
 //! What is asked of systemd, through its own programs.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::{Error, ReleaseId, Result, effect::Started, host::Host, instance::Instance};
+use crate::{
+    Error, ReleaseId, Result,
+    effect::Started,
+    host::Host,
+    instance::Instance,
+    screen::{cut_bytes, printable},
+};
 
 /// The socket that all instances accept from.
 pub const SOCKET: &str = "app.socket";
 /// The unit that runs `releasectl boot`, at boot and on traffic that finds nobody.
 pub const BOOT: &str = "app.service";
+
+/// Of a log line, so many bytes: some of them, and what else a failing hook has to say, fit into what CodeDeploy's console
+/// shows of it.
+const LINE: usize = 100;
 
 /// What `systemctl show` says of an instance.
 #[derive(Clone, Debug, Default)]
@@ -116,23 +126,28 @@ pub struct Units {
     pub instances: Vec<(Instance, String)>,
     /// Whether `app.service` has failed.
     pub boot_failed: bool,
+    /// What the socket is: `active` while clients can connect.
+    pub socket: String,
 }
 
 impl Units {
     /// Asks systemd.
     pub fn list(host: &Host) -> Result<Self> {
-        let arguments = ["list-units", "--all", "--full", "--plain", "--no-legend", "app-*@*.service", BOOT];
+        let arguments = ["list-units", "--all", "--full", "--plain", "--no-legend", "app-*@*.service", BOOT, SOCKET];
         Ok(Self::parse(&host.run("systemctl", &arguments)?))
     }
 
     /// UNIT LOAD ACTIVE SUB DESCRIPTION
     fn parse(listed: &str) -> Self {
-        let mut units = Self::default();
+        // What is not there is not listed.
+        let mut units = Self { socket: "inactive".to_owned(), ..Self::default() };
         for line in listed.lines() {
             let mut words = line.split_whitespace();
             let (Some(unit), Some(active)) = (words.next(), words.nth(1)) else { continue };
             if unit == BOOT {
                 units.boot_failed = active == "failed";
+            } else if unit == SOCKET {
+                active.clone_into(&mut units.socket);
             } else if let Ok(instance) = unit.parse() {
                 units.instances.push((instance, active.to_owned()));
             }
@@ -152,6 +167,11 @@ impl Units {
         self.up().rfind(|instance| instance.release == *release)
     }
 
+    /// Whether an instance is READY.
+    pub fn is_active(&self, instance: &Instance) -> bool {
+        self.instances.iter().any(|(other, active)| other == instance && active == "active")
+    }
+
     /// The instances that have failed.
     pub fn failed(&self) -> impl Iterator<Item = &Instance> {
         self.instances.iter().filter(|(_, active)| active == "failed").map(|(instance, _)| instance)
@@ -160,13 +180,26 @@ impl Units {
 
 /// What systemd says of one instance now.
 pub fn show(host: &Host, instance: &Instance) -> Result<Shown> {
-    let unit = instance.unit();
-    let text = host.run("systemctl", &["show", "-p", "ActiveState,Result,ExecMainStatus", &unit])?;
-    let value = |name: &str| {
-        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        found.unwrap_or_default().to_owned()
-    };
+    let shown = properties(host, &instance.unit(), "ActiveState,Result,ExecMainStatus")?;
+    let value = |name: &str| shown.get(name).cloned().unwrap_or_default();
     Ok(Shown { active: value("ActiveState"), result: value("Result"), status: value("ExecMainStatus") })
+}
+
+/// Begins to ask where the socket listens.
+pub fn ask_where_it_listens(host: &Host) -> Result<Started> {
+    host.start("systemctl", &["show", "-p", "Listen", "--value", SOCKET])
+}
+
+/// Properties of a unit, by name; `names` are parted by commas.
+pub fn properties(host: &Host, unit: &str, names: &str) -> Result<BTreeMap<String, String>> {
+    let text = host.run("systemctl", &["show", "-p", names, unit])?;
+    let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut properties = BTreeMap::new();
+    for (name, value) in text.lines().filter_map(pair) {
+        // One that stands in several lines (Listen) is meant by its first.
+        properties.entry(name).or_insert(value);
+    }
+    Ok(properties)
 }
 
 /// One property of a unit.
@@ -176,16 +209,12 @@ pub fn property(host: &Host, unit: &str, name: &str) -> Result<String> {
 
 /// The last lines that a unit, or all that a pattern matches, logged: oldest first, harmless to print, each marked.
 pub fn last_lines(host: &Host, unit: &str, count: u32) -> String {
-    // A process that has just died may have lines under way; without the sync they come too late to be read.
-    let _ = host.run("journalctl", &["--sync"]);
+    // A process that has just died may have lines under way; without the sync they come too late to be read. Where somebody
+    // floods the journal, the sync has no end of its own.
+    let _ = host.run("timeout", &["2", "journalctl", "--sync"]);
     let arguments = ["-o", "cat", "--no-pager", "-q", "-n", &count.to_string(), "-u", unit];
     let text = host.run("journalctl", &arguments).unwrap_or_default();
-    text.lines().map(|line| format!("  | {}\n", printable(line))).collect()
-}
-
-/// A line of somebody else's making, without what could steer a terminal, and not too long.
-pub fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(300).collect()
+    text.lines().map(|line| format!("  | {}\n", cut_bytes(&printable(line), LINE))).collect()
 }
 
 /// How often something that cannot be waited for is asked again.
@@ -201,11 +230,13 @@ mod tests {
             "app-0123456789abcdef@12.service loaded active running app 0123456789abcdef, instance 12\n\
              app-0123456789abcdef@9.service loaded failed failed app 0123456789abcdef, instance 9\n\
              app-other@1.service loaded active running x\n\
-             app.service loaded failed failed starts the current release\n",
+             app.service loaded failed failed starts the current release\n\
+             app.socket loaded active running public\n",
         );
         assert_eq!(units.up().map(|instance| instance.n).collect::<Vec<_>>(), [12]);
         assert_eq!(units.failed().map(|instance| instance.n).collect::<Vec<_>>(), [9]);
-        assert!(units.boot_failed);
+        assert!(units.boot_failed && units.is_active(&units.instances[1].0));
+        assert_eq!((units.socket.as_str(), Units::parse("").socket.as_str()), ("active", "inactive"));
     }
 
     #[test]

@@ -112,6 +112,34 @@ impl Marks {
 }
 
 impl Record {
+    /// When it was written, in seconds since the epoch.
+    pub fn time(&self) -> u64 {
+        match self {
+            Self::Activation { time, .. }
+            | Self::Validation { time, .. }
+            | Self::Failure { time, .. }
+            | Self::Installation { time, .. }
+            | Self::Pin { time, .. }
+            | Self::Unpin { time, .. } => *time,
+        }
+    }
+
+    /// The release of a validation.
+    pub fn validated(&self) -> Option<&ReleaseId> {
+        match self {
+            Self::Validation { validated, .. } => Some(validated),
+            _ => None,
+        }
+    }
+
+    /// The release of an installation.
+    pub fn installed(&self) -> Option<&ReleaseId> {
+        match self {
+            Self::Installation { installed, .. } => Some(installed),
+            _ => None,
+        }
+    }
+
     /// The release of an activation.
     pub fn activated(&self) -> Option<&ReleaseId> {
         match self {
@@ -123,12 +151,29 @@ impl Record {
 
 /// Reads the log. A line that is torn, damaged or of a later format costs only itself.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
-    match fs::read(path) {
-        Ok(bytes) => {
-            Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    let bytes = bytes_of(path)?;
+    Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+/// What was logged after the activation of instance `n`, without reading further back.
+pub fn read_after(path: &Path, n: u64) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for line in bytes_of(path)?.rsplit(|byte| *byte == b'\n') {
+        match serde_json::from_slice(line) {
+            Ok(Record::Activation { n: this, .. }) if this <= n => break,
+            Ok(record) => records.push(record),
+            Err(_) => {}
         }
+    }
+    records.reverse();
+    Ok(records)
+}
+
+/// Of a log that is not there, none.
+fn bytes_of(path: &Path) -> Result<Vec<u8>> {
+    match fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::disk("read", path)(error)),
+        read => read.map_err(Error::disk("read", path)),
     }
 }
 
@@ -138,7 +183,8 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
 /// further back and not forward again.
 pub fn before(current: &ReleaseId, records: &[Record]) -> Vec<ReleaseId> {
     let mut trail: Vec<ReleaseId> = Vec::new();
-    for (release, by) in flipped(current, records) {
+    for record in flips(Some(current), records) {
+        let Record::Activation { release, by, .. } = record else { continue };
         let stands = trail.iter().rposition(|earlier| earlier == release);
         match (by, stands) {
             (By::Rollback, Some(at)) => trail.truncate(at + 1),
@@ -148,6 +194,12 @@ pub fn before(current: &ReleaseId, records: &[Record]) -> Vec<ReleaseId> {
     }
     trail.pop_if(|last| last == current);
     trail
+}
+
+/// Where one may go back to from `current`, the nearest first.
+pub fn ways_back(current: &ReleaseId, records: &[Record]) -> impl Iterator<Item = ReleaseId> {
+    let before = before(current, records).into_iter().rev();
+    before.filter(move |id| id != current && Marks::of(id, records).are_good())
 }
 
 /// Why a release has failed since it was last activated, if it has.
@@ -198,16 +250,30 @@ pub fn highest_n(records: &[Record]) -> u64 {
     records.iter().filter_map(n).max().unwrap_or(0)
 }
 
-/// The activations that did flip `current`.
-fn flipped<'a>(current: &'a ReleaseId, records: &'a [Record]) -> Vec<(&'a ReleaseId, By)> {
-    let activations = records.iter().filter_map(|record| match record {
-        Record::Activation { release, from, by, .. } => Some((release, from.as_ref(), *by)),
-        _ => None,
-    });
-    let activations: Vec<_> = activations.collect();
-    let current_after = |at: usize| activations.get(at + 1).map_or(Some(current), |(_, from, _)| *from);
-    let flipped = activations.iter().enumerate().filter(|(at, (release, _, _))| current_after(*at) == Some(*release));
-    flipped.map(|(_, (release, _, by))| (*release, *by)).collect()
+/// The activations that did flip `current`, which is this now.
+pub fn flips<'a>(current: Option<&'a ReleaseId>, records: &'a [Record]) -> Vec<&'a Record> {
+    let mut current = current;
+    let mut flips = Vec::new();
+    for record in records.iter().rev() {
+        if let Record::Activation { release, from, .. } = record {
+            if current == Some(release) {
+                flips.push(record);
+            }
+            current = from.as_ref();
+        }
+    }
+    flips.reverse();
+    flips
+}
+
+/// Why the release that an activation made current has failed before it was activated again, if it has.
+pub fn failure_after(n: u64, records: &[Record]) -> Option<&str> {
+    let is_it = |record: &Record| matches!(record, Record::Activation { n: this, .. } if *this == n);
+    let at = records.iter().position(is_it)?;
+    let release = records[at].activated()?;
+    let again = records[at + 1..].iter().position(|record| record.activated() == Some(release));
+    let until = again.map_or(records.len(), |again| at + 1 + again);
+    failure_since_activation(release, &records[at..until])
 }
 
 #[cfg(test)]

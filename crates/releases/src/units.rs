@@ -1,6 +1,10 @@
 //! The host's units, as releases bring them.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     Error, ReleaseId, Result,
@@ -14,7 +18,14 @@ const UNITS: &str = "/etc/systemd/system";
 /// The release's own, in a bundle.
 pub(crate) const OWN: &str = "units/app@.service";
 const METRICS: &str = "app-metrics.socket";
-const TOOL: &str = "/usr/local/bin/releasectl";
+/// Links below `/usr/local` to the same paths of the validated release.
+const TOOL: [&str; 5] = [
+    "bin/releasectl",
+    "share/man/man8/releasectl.8",
+    "share/bash-completion/completions/releasectl",
+    "share/zsh/site-functions/_releasectl",
+    "share/fish/vendor_completions.d/releasectl.fish",
+];
 
 /// The user, the release's own unit, and whatever of the shared units the host lacks. What is there already and differs
 /// is left: `app.service` changes when a release is validated, `app.socket` only by `releasectl socket apply`.
@@ -38,7 +49,7 @@ pub fn prepare(store: &Locked, release: &Release) -> Result<()> {
     if !new.is_empty() {
         systemd::enable(host, &new)?;
     }
-    link_tool(store)
+    link_tool(store, release)
 }
 
 /// The link by which `systemctl enable` makes a unit of ours start at boot.
@@ -72,8 +83,19 @@ pub fn put_boot(store: &Locked, release: &Release) -> Result<()> {
 
 /// Whether the host's socket is not the one that the release brings.
 pub fn socket_differs(store: &Store, release: &Release) -> bool {
+    !is_host_unit_of(store, systemd::SOCKET, release)
+}
+
+/// Whether a unit of the host is the one that the release brings.
+pub fn is_host_unit_of(store: &Store, unit: &str, release: &Release) -> bool {
     let read = |path: PathBuf| fs::read(path).unwrap_or_default();
-    read(path(store, systemd::SOCKET)) != read(release.folder.join("units").join(systemd::SOCKET))
+    read(path(store, unit)) == read(release.folder.join("units").join(unit))
+}
+
+/// Whether a release's own unit is in place, as it brings it.
+pub fn has_own(store: &Store, release: &Release) -> bool {
+    let read = |path: PathBuf| fs::read(path).unwrap_or_default();
+    read(path(store, &own(&release.id))) == read(release.folder.join(OWN))
 }
 
 /// Writes the release's socket over the host's, and returns what was there.
@@ -92,13 +114,18 @@ pub fn restore_socket(store: &Locked, old: &[u8]) -> Result<()> {
 }
 
 /// Removes the units of releases that are gone, and what killed runs have left aside. The folder is everybody's, so nothing
-/// that has not a name of ours.
+/// but files that have a name of ours.
 pub fn remove_strays(store: &Locked, releases: &BTreeSet<ReleaseId>) -> Result<()> {
     for entry in fs::read_dir(store.host().path(UNITS)).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("app")) else { continue };
-        let id = name.strip_prefix('-').and_then(|name| name.strip_suffix("@.service")?.parse().ok());
-        if name.ends_with(".new") || id.is_some_and(|id| !releases.contains(&id)) {
+        let Some(name) = name.to_str() else { continue };
+        let (name, is_aside) = name.strip_suffix(".new").map_or((name, false), |name| (name, true));
+        let id = name.strip_prefix("app-").and_then(|name| name.strip_suffix("@.service")?.parse().ok());
+        let is_stray = match id {
+            Some(id) => is_aside || !releases.contains(&id),
+            None => is_aside && [systemd::BOOT, systemd::SOCKET, METRICS].contains(&name),
+        };
+        if is_stray && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
             store.host().remove(&entry.path())?;
         }
     }
@@ -132,15 +159,18 @@ fn make_user(store: &Locked, release: &Release) -> Result<()> {
     store.host().run("systemd-sysusers", &arguments).map(drop)
 }
 
-/// The tool of the validated release is the one on the PATH, since `current` may be lost or bad.
-fn link_tool(store: &Locked) -> Result<()> {
-    let (host, link) = (store.host(), store.host().path(TOOL));
-    let target = PathBuf::from("/opt/app/validated/bin/releasectl");
-    if fs::read_link(&link).is_ok_and(|there| there == target) {
-        return Ok(());
+/// What people call, and where they look it up: those of the validated release, since `current` may be lost or bad.
+fn link_tool(store: &Locked, release: &Release) -> Result<()> {
+    let host = store.host();
+    for path in TOOL.into_iter().filter(|path| release.folder.join(path).exists()) {
+        let (link, target) = (host.path("/usr/local").join(path), Path::new("/opt/app/validated").join(path));
+        if fs::read_link(&link).is_ok_and(|there| there == target) {
+            continue;
+        }
+        if let Some(folder) = link.parent() {
+            host.make_folder(folder)?;
+        }
+        host.link(&target, &link)?;
     }
-    if let Some(folder) = link.parent() {
-        host.make_folder(folder)?;
-    }
-    host.link(&target, &link)
+    Ok(())
 }

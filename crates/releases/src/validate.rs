@@ -7,13 +7,16 @@ use std::{
 
 use crate::{
     Error, ReleaseId, Result, Store,
-    activate::{verified, warn_of_socket, way_back},
-    host::say,
+    activate::{go_back, verified, warn_of_socket, way_back},
     instance::Instance,
     probe::{self, Address},
+    prober::Prober,
+    progress::Progress,
     prune::prune_within,
+    receipt::{Closing, Outcome},
+    screen::{printable, say},
     store::{Link, Locked},
-    switch::{self, switch},
+    switch,
     systemd::{self, Units},
     trail::{self, By},
     units,
@@ -51,22 +54,41 @@ pub fn validate(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     }
     let id = asked.map_or_else(|| store.current(), Ok)?;
     store.release(&id)?;
-    let answered = watch(store, &id, trial);
-    let locked = store.lock("validate")?;
-    let current = locked.current()?;
-    if current != id {
-        return superseded(&locked, &id, &current);
-    }
-    match answered {
-        Ok(asked) => pass(&locked, &id, asked, trial.keep),
-        Err(reason) => Err(fail(&locked, &id, &reason)),
+    let address = listens(store);
+    let mut closing = Closing::begin(address.as_ref().ok().map(Prober::at));
+    loop {
+        let activated = trail::highest_n(&store.records()?);
+        let answered =
+            address.as_ref().map_err(String::clone).and_then(|at| watch(store, &id, trial, at, &mut closing.progress));
+        closing.progress.step("settle");
+        let locked = store.lock("validate")?;
+        closing.look(&locked, &id);
+        let current = locked.current()?;
+        if current != id {
+            return superseded(&locked, &id, &current, closing);
+        }
+        match answered {
+            Ok(asked) => return pass(&locked, &id, asked, trial.keep, closing),
+            // It may have been another's fault, which was current for a moment.
+            Err(reason) if trail::highest_n(&locked.records()?) != activated => {
+                say(&format!("another activation came between ({reason}): asking again"));
+            }
+            Err(reason) => return Err(fail(&locked, &id, &reason, closing)),
+        }
     }
 }
 
+fn listens(store: &Store) -> std::result::Result<Address, String> {
+    let listen = systemd::property(store.host(), systemd::SOCKET, "Listen").map_err(|error| error.to_string())?;
+    Address::parse(&listen).ok_or_else(|| format!("{} listens nowhere: {listen:?}", systemd::SOCKET))
+}
+
 /// Another release is current: by a newer deployment, or because this one died and a boot went back.
-fn superseded(store: &Locked, id: &ReleaseId, current: &ReleaseId) -> Result<()> {
+fn superseded(store: &Locked, id: &ReleaseId, current: &ReleaseId, closing: Closing) -> Result<()> {
     let records = store.records()?;
-    let Some(reason) = trail::failure_since_activation(id, &records) else {
+    let reason = trail::failure_since_activation(id, &records);
+    closing.end(store, id, if reason.is_some() { Outcome::Failed } else { Outcome::Superseded }, reason);
+    let Some(reason) = reason else {
         say(&format!("release {id} is superseded by {current}; it is not validated"));
         return Ok(());
     };
@@ -78,15 +100,19 @@ fn superseded(store: &Locked, id: &ReleaseId, current: &ReleaseId) -> Result<()>
 }
 
 /// Ten fresh connections in a row, and then one after the other while it bakes. Returns how many.
-fn watch(store: &Store, id: &ReleaseId, trial: Trial) -> std::result::Result<u32, String> {
-    let text = |error: Error| error.to_string();
-    let listen = systemd::property(store.host(), systemd::SOCKET, "Listen").map_err(text)?;
-    let address = Address::parse(&listen).ok_or_else(|| format!("{} listens nowhere: {listen:?}", systemd::SOCKET))?;
-    let units = Units::list(store.host()).map_err(text)?;
+fn watch(
+    store: &Store,
+    id: &ReleaseId,
+    trial: Trial,
+    address: &Address,
+    progress: &mut Progress,
+) -> std::result::Result<u32, String> {
+    progress.step("answer");
+    let units = Units::list(store.host()).map_err(|error| error.to_string())?;
     let mut instance = units.newest(id).ok_or("no instance of it is up")?.clone();
-    let ask = || match probe::ask(&address) {
+    let ask = || match probe::ask(address) {
         Ok(release) if release == id.as_str() => Ok(()),
-        Ok(other) => Err(format!("release {} answers", systemd::printable(&other))),
+        Ok(other) => Err(format!("release {} answers", printable(&other))),
         Err(error) => Err(error),
     };
     let is_current = || store.named_by(Link::Current).as_ref() == Some(id);
@@ -105,6 +131,7 @@ fn watch(store: &Store, id: &ReleaseId, trial: Trial) -> std::result::Result<u32
     }
     still_up(store, &mut instance)?;
     if !trial.bake.is_zero() {
+        progress.step("bake");
         say(&format!("release {id} answers; it bakes for {} s", trial.bake.as_secs()));
     }
     let (until, mut asked) = (Instant::now() + trial.bake, in_a_row);
@@ -135,12 +162,14 @@ fn still_up(store: &Store, instance: &mut Instance) -> std::result::Result<(), S
     Ok(())
 }
 
-fn pass(store: &Locked, id: &ReleaseId, asked: u32, keep: Option<usize>) -> Result<()> {
+fn pass(store: &Locked, id: &ReleaseId, asked: u32, keep: Option<usize>, closing: Closing) -> Result<()> {
     let release = store.release(id)?;
     store.record_validation(id)?;
     store.point(Link::Validated, id)?;
+    closing.end(store, id, Outcome::Validated, None);
     units::put_boot(store, &release)?;
-    let units = switch::tidy(store)?;
+    let units = switch::forget_failed(store)?;
+    switch::clear(store, &units);
     if let Some(keep) = keep {
         // The release is good; what could not be removed is no reason to say otherwise.
         if let Err(error) = prune_within(store, &units, keep) {
@@ -155,24 +184,30 @@ fn pass(store: &Locked, id: &ReleaseId, asked: u32, keep: Option<usize>) -> Resu
     Ok(())
 }
 
-fn fail(store: &Locked, id: &ReleaseId, reason: &str) -> Error {
+fn fail(store: &Locked, id: &ReleaseId, reason: &str, closing: Closing) -> Error {
     store.record_failure(id, reason);
-    let log = last_lines(store, id);
     let is_good = |validated: &ReleaseId| validated != id && verified(store, validated).is_ok();
     let to = store.named_by(Link::Validated).filter(is_good).or_else(|| way_back(store).ok());
     let back = to.map(|validated| {
-        say(&format!("release {id} fails: {reason}; going back to {validated}"));
-        verified(store, &validated).and_then(|release| switch(store, &release, By::Rollback))
+        let reason = format!("release {id} fails: {reason}");
+        say(&format!("{reason}; going back to {validated}"));
+        go_back(store, &validated, By::Rollback, reason)?;
+        // Another where the one that failed had been validated before.
+        store.point(Link::Validated, &validated)
     });
+    // After that: whoever floods the journal holds up who reads it.
+    let log = last_lines(store, id);
+    let receipt = closing.end(store, id, Outcome::Failed, Some(reason));
     let back = match back {
-        Some(Ok(_)) => "the last validated release was brought back; ".to_owned(),
+        Some(Ok(())) => "the last validated release was brought back; ".to_owned(),
         Some(Err(error)) => format!("going back failed too: {error}; "),
         None => "there is no validated release to go back to; ".to_owned(),
     };
-    Error::Release(format!(
+    let error = Error::Release(format!(
         "release {id} is not validated: {reason}; its last lines:\n{log}{back}{}",
         switch::serving(store)
-    ))
+    ));
+    receipt.into_iter().fold(error, Error::with_receipt)
 }
 
 /// The last lines of a release, whichever instance of it they are from.

@@ -71,8 +71,13 @@ fn conclude(receipts: &mut [Receipt], records: &[Record]) {
 /// # Errors
 /// [`Error::NoReceipt`].
 pub fn find(store: &Store, number: u64) -> Result<Receipt> {
-    let found = history(store, usize::MAX)?.into_iter().find(|receipt| receipt.receipt == number);
-    found.ok_or(Error::NoReceipt(number))
+    // Mostly a late one is asked for.
+    for count in [100, usize::MAX] {
+        if let Some(receipt) = history(store, count)?.into_iter().find(|receipt| receipt.receipt == number) {
+            return Ok(receipt);
+        }
+    }
+    Err(Error::NoReceipt(number))
 }
 
 /// The receipts for a person, on a screen of so many columns.
@@ -115,11 +120,13 @@ fn row(receipt: &Receipt, is_wide: bool) -> Vec<String> {
 pub fn render_receipt(receipt: &Receipt, columns: usize) -> String {
     let mut lines = vec![format!("receipt {}: {}, {} UTC", receipt.receipt, receipt.verb, when(receipt.time))];
     if let Some(deployment) = &receipt.deployment {
-        let group = receipt.group.as_deref().map(|group| format!(" of group {group}")).unwrap_or_default();
+        let group =
+            receipt.group.as_deref().map(|group| format!(" of group {}", cut(group, columns.saturating_sub(40))));
+        let group = group.unwrap_or_default();
         lines.push(field("deployment", &format!("{deployment}{group}")));
     }
     lines.push(field("from", &receipt.from.as_ref().map_or("nothing".to_owned(), ToString::to_string)));
-    lines.push(field("to", &format!("{} ({})", receipt.to, printable(&receipt.label))));
+    lines.push(field("to", &format!("{} ({})", receipt.to, cut(&receipt.label, columns.saturating_sub(35)))));
     let by = receipt.superseded_by.as_ref().map(|id| format!(" by {id}")).unwrap_or_default();
     lines.push(field("outcome", &format!("{}{by}", receipt.outcome)));
     lines.extend(receipt.reason.as_ref().map(|reason| field("reason", &printable(reason))));
@@ -172,4 +179,118 @@ fn field(name: &str, value: &str) -> String {
 fn when(time: f64) -> String {
     let moment = Timestamp::from_second(time as i64).unwrap_or(Timestamp::UNIX_EPOCH).to_string();
     moment.replace('T', " ").trim_end_matches('Z').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::receipt::tests::{closing, id, json, receipt, store, write};
+    use crate::screen::tests::{odd, screens};
+
+    /// `n from by to` in each line, oldest first.
+    fn log(store: &Store, activations: &[(u64, char, By, char)]) {
+        let record = |(n, from, by, to): &(u64, char, By, char)| Record::Activation {
+            n: *n,
+            release: id(*to),
+            from: (*from != '.').then(|| id(*from)),
+            by: *by,
+            time: 1_790_000_000 + n,
+        };
+        let lines: String = activations.iter().map(|line| json(&record(line)) + "\n").collect();
+        fs::write(store.path("activations.jsonl"), lines).unwrap();
+    }
+
+    fn make_current(store: &Store, letter: char) {
+        fs::create_dir_all(store.folder(&id(letter))).unwrap();
+        std::os::unix::fs::symlink(format!("releases/{}", id(letter)), store.path("current")).unwrap();
+    }
+
+    fn outcomes(receipts: &[Receipt]) -> Vec<(u64, Outcome)> {
+        receipts.iter().map(|receipt| (receipt.receipt, receipt.outcome)).collect()
+    }
+
+    #[test]
+    fn what_became_current_without_a_receipt_is_told_and_what_did_not_is_not() {
+        let (_root, store) = store();
+        make_current(&store, 'c');
+        // 2 was logged and never flipped; 3 was killed before it could say more.
+        log(&store, &[(1, '.', By::Activate, 'a'), (2, 'a', By::Activate, 'b'), (3, 'a', By::Activate, 'c')]);
+        write(&store, &[json(&receipt(1, "activate", 'a', Outcome::Activated)), json(&closing(1, Outcome::Validated))]);
+        let told = history(&store, 20).unwrap();
+        assert_eq!(outcomes(&told), [(1, Outcome::Validated), (3, Outcome::Missing)]);
+        assert_eq!((&told[1].from, &told[1].to), (&Some(id('a')), &id('c')));
+    }
+
+    #[test]
+    fn what_went_back_stands_before_what_made_it_and_neither_is_missing_at_the_edge() {
+        let (_root, store) = store();
+        make_current(&store, 'a');
+        let activations = [
+            (1, '.', By::Activate, 'a'),
+            (2, 'a', By::Activate, 'b'),
+            (3, 'b', By::Rollback, 'a'),
+            (4, 'a', By::Activate, 'a'),
+            (5, 'a', By::Activate, 'a'),
+        ];
+        log(&store, &activations);
+        let lines = [
+            receipt(1, "activate", 'a', Outcome::Done),
+            receipt(3, "return", 'a', Outcome::Done),
+            receipt(2, "activate", 'b', Outcome::Failed),
+            receipt(4, "restart", 'a', Outcome::Done),
+            receipt(5, "restart", 'a', Outcome::Done),
+        ];
+        write(&store, &lines.map(|line| json(&line)));
+        for count in 1..=6_u64 {
+            let told = history(&store, count as usize).unwrap();
+            let numbers: Vec<u64> = told.iter().map(|receipt| receipt.receipt).collect();
+            let first = 6_u64.saturating_sub(count.min(5));
+            assert_eq!(numbers, (first..=5).collect::<Vec<u64>>());
+            assert!(told.iter().all(|receipt| receipt.outcome != Outcome::Missing), "{count}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_closed_has_failed_as_the_log_says_or_was_superseded() {
+        let (_root, store) = store();
+        make_current(&store, 'a');
+        log(&store, &[(1, '.', By::Activate, 'a'), (2, 'a', By::Activate, 'b'), (3, 'b', By::Activate, 'c')]);
+        let log = store.path("activations.jsonl");
+        let died = Record::Failure { failed: id('c'), reason: "its instance ended".to_owned(), time: 9 };
+        let back = Record::Activation { n: 4, release: id('a'), from: Some(id('c')), by: By::Rollback, time: 9 };
+        fs::write(&log, format!("{}{}\n{}\n", fs::read_to_string(&log).unwrap(), json(&died), json(&back))).unwrap();
+        let activated = |n, to| json(&receipt(n, "activate", to, Outcome::Activated));
+        let boot = json(&receipt(4, "boot", 'a', Outcome::Done));
+        write(&store, &[activated(1, 'a'), activated(2, 'b'), activated(3, 'c'), boot]);
+        let told = history(&store, 20).unwrap();
+        let wanted = [(1, Outcome::Superseded), (2, Outcome::Superseded), (3, Outcome::Failed), (4, Outcome::Done)];
+        assert_eq!(outcomes(&told), wanted);
+        assert_eq!(told[1].superseded_by, Some(id('c')));
+        assert_eq!(told[2].reason.as_deref(), Some("its instance ended"));
+        assert_eq!(find(&store, 3).unwrap(), told[2]);
+        assert!(matches!(find(&store, 7), Err(Error::NoReceipt(7))));
+    }
+
+    fn some() -> Vec<Receipt> {
+        let mut failed = receipt(8, "activate", 'b', Outcome::Activated);
+        (failed.label, failed.deployment) = (odd(300), Some("d-ABCDEFGHI".to_owned()));
+        failed.group = Some(odd(100));
+        failed.validation = Some(closing(8, Outcome::Failed));
+        (failed.outcome, failed.reason) = (Outcome::Failed, Some(odd(300)));
+        let mut first = Receipt::missing(1, "activate", None, id('a'), 1_790_000_000);
+        first.label = "the first".to_owned();
+        vec![first, receipt(7, "rollback", 'a', Outcome::Superseded), failed, receipt(9, "return", 'a', Outcome::Done)]
+    }
+
+    #[test]
+    fn the_history_stays_readable() {
+        insta::assert_snapshot!(screens(|columns| render_history(&some(), columns)));
+    }
+
+    #[test]
+    fn a_receipt_stays_readable() {
+        insta::assert_snapshot!(screens(|columns| render_receipt(&some()[2], columns)));
+    }
 }

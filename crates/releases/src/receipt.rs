@@ -18,6 +18,7 @@ use crate::{
     progress::{Progress, Step},
     screen::{printable, say, without_controls},
     store::{self, Link, Locked},
+    trail,
 };
 
 /// Of what a line means.
@@ -380,18 +381,24 @@ impl Draft {
 fn file(store: &Locked, receipt: &Receipt) -> Result<()> {
     append(store, receipt)?;
     publish(store, receipt);
-    if receipt.has_flipped() {
+    if receipt.has_flipped() && receipt.is_of_a_deployment() {
         supersede(store, receipt)?;
     }
     Ok(())
 }
 
-/// Closes what this one has taken the place of, before it was validated.
+/// Closes what this deployment has taken the place of, before it was validated. What a boot or a way back has replaced is left
+/// to the `validate` that may be watching it.
 fn supersede(store: &Locked, by: &Receipt) -> Result<()> {
-    for mut receipt in read_last(store, RECENT)?.0 {
-        let is_another = receipt.receipt < by.receipt && (receipt.to != by.to || by.is_of_a_deployment());
-        if receipt.is_open() && receipt.is_of_a_deployment() && is_another && by.verb != "return" {
-            let closing = Closing::begin(None).close(store, &receipt, Outcome::Superseded, None, Some(by.to.clone()));
+    let (receipts, _) = read_last(store, RECENT)?;
+    let records = store.records_after(receipts.first().map_or(0, |receipt| receipt.receipt.saturating_sub(1)))?;
+    for mut receipt in receipts {
+        if receipt.is_open() && receipt.is_of_a_deployment() && receipt.receipt < by.receipt {
+            // One that has died before that failed.
+            let died = trail::failure_after(receipt.receipt, &records).map(str::to_owned);
+            let outcome = if died.is_some() { Outcome::Failed } else { Outcome::Superseded };
+            let place = Some(by.to.clone());
+            let closing = Closing::begin(None).close(store, &receipt, outcome, died.as_deref(), place);
             append(store, &closing)?;
             receipt.close(closing);
             publish(store, &receipt);
@@ -426,19 +433,26 @@ impl Closing {
         }
     }
 
-    /// Finds the receipt of the activation that made `id` current, and hears what those say that retired for it: later
-    /// their files may be gone.
-    pub fn look(&mut self, store: &Locked, id: &ReleaseId) {
+    /// Finds the receipt of the activation that made `id` current.
+    pub fn look(&mut self, store: &Store, id: &ReleaseId) {
         match history::gather(store, RECENT) {
             Ok((receipts, _)) => {
                 let is_of_it = |receipt: &Receipt| receipt.to == *id && receipt.is_of_a_deployment();
-                let newest = receipts.into_iter().rev().find(is_of_it);
-                self.receipt = newest.filter(Receipt::is_open).map(|mut receipt| {
-                    receipt.retired.iter_mut().for_each(|retired| *retired = retired.now(store));
-                    receipt
-                });
+                let newest = receipts.into_iter().rev().find(is_of_it).filter(Receipt::is_open);
+                let number = |receipt: &Option<Receipt>| receipt.as_ref().map(|receipt| receipt.receipt);
+                if number(&newest) != number(&self.receipt) {
+                    self.receipt = newest;
+                }
             }
             Err(error) => say(&format!("no receipt: {error}")),
+        }
+        self.hear(store);
+    }
+
+    /// Hears what those say that retired: whoever activates next removes the files of those that have ended.
+    pub fn hear(&mut self, store: &Store) {
+        for retired in self.receipt.iter_mut().flat_map(|receipt| &mut receipt.retired) {
+            *retired = retired.now(store);
         }
     }
 
@@ -573,4 +587,151 @@ fn parse(bytes: &[u8], count: usize) -> Vec<Receipt> {
     }
     receipts.reverse();
     receipts
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A store on the files of a host that does not run.
+    pub(crate) fn store() -> (TempDir, Store) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path(), Duration::ZERO);
+        fs::create_dir_all(store.path("releases")).unwrap();
+        (root, store)
+    }
+
+    pub(crate) fn id(letter: char) -> ReleaseId {
+        letter.to_string().repeat(16).parse().unwrap()
+    }
+
+    /// As its verb writes it.
+    pub(crate) fn receipt(receipt: u64, verb: &str, to: char, outcome: Outcome) -> Receipt {
+        let mut this = Receipt::missing(receipt, verb, Some(id('0')), id(to), 1_790_000_000 + receipt);
+        (this.outcome, this.label, this.took_ms) = (outcome, format!("release {to}"), 158);
+        let steps = [("lock", 0), ("verify", 15), ("prepare", 1), ("start", 106), ("flip", 0), ("retire", 36)];
+        this.steps = steps.map(|(name, ms)| Step { name: name.to_owned(), ms }).to_vec();
+        this.ready_ms = Some(106);
+        let unit = format!("app-{}@{}.service", id('0'), receipt - 1);
+        this.retired = vec![Retired { unit, handed_over: 1_984, drained: 3, cut: 1, open: 2, in_flight: 2 }];
+        this.probe = Some(Probe { asked: 2, failed: 0, gap_ms: 7, reason: None });
+        this
+    }
+
+    pub(crate) fn closing(closes: u64, outcome: Outcome) -> Validation {
+        let step = |name: &str, ms| Step { name: name.to_owned(), ms };
+        Validation {
+            format: FORMAT,
+            closes,
+            time: 1_790_000_001.0,
+            took_ms: 10_046,
+            steps: vec![step("answer", 31), step("bake", 10_014), step("settle", 1)],
+            retired: vec![Retired { handed_over: 1_985, drained: 3, cut: 2, ..Retired::default() }],
+            probe: Some(Probe { asked: 101, failed: 4, gap_ms: 312, reason: Some("/livez: refused".to_owned()) }),
+            uncovered_ms: 35,
+            outcome,
+            reason: (outcome == Outcome::Failed).then(|| "/readyz answered 503".to_owned()),
+            superseded_by: None,
+        }
+    }
+
+    pub(crate) fn write(store: &Store, lines: &[String]) {
+        fs::write(store.path(FILE), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    }
+
+    pub(crate) fn json(value: &impl Serialize) -> String {
+        serde_json::to_string(value).unwrap()
+    }
+
+    #[test]
+    fn a_line_that_is_torn_damaged_or_of_a_later_format_costs_only_itself() {
+        let (_root, store) = store();
+        let (one, two) = (receipt(1, "activate", 'a', Outcome::Activated), receipt(2, "restart", 'a', Outcome::Done));
+        let three = receipt(9, "activate", 'b', Outcome::Activated);
+        let lines = [
+            json(&one),
+            json(&receipt(3, "activate", 'c', Outcome::Done))[..200].to_owned(),
+            json(&closing(1, Outcome::Validated)),
+            json(&receipt(4, "activate", 'c', Outcome::Done)).replace("\"receipt\":4", "\"receipt\":\u{1}4"),
+            json(&two),
+            json(&receipt(5, "activate", 'c', Outcome::Done)).replace("\"format\":1", "\"format\":2"),
+            "\u{0}\u{0}\u{0}".to_owned(),
+            json(&three),
+            json(&closing(9, Outcome::Validated)).replace("\"format\":1", "\"format\":2"),
+        ];
+        write(&store, &lines);
+        let (read, is_all) = read_last(&store, 10).unwrap();
+        let outcomes: Vec<_> = read.iter().map(|receipt| (receipt.receipt, receipt.outcome)).collect();
+        assert_eq!(outcomes, [(1, Outcome::Validated), (2, Outcome::Done), (9, Outcome::Activated)]);
+        assert!(is_all);
+    }
+
+    #[test]
+    fn fields_and_words_of_the_future_are_read() {
+        let (_root, store) = store();
+        let line = json(&receipt(1, "teleport", 'a', Outcome::Done)).replace("\"done\"", "\"dreaming\"");
+        write(&store, &[line.replacen('{', "{\"later\":[1],", 1)]);
+        let (read, _) = read_last(&store, 1).unwrap();
+        assert_eq!((read[0].verb.as_str(), read[0].outcome), ("teleport", Outcome::Unknown));
+    }
+
+    #[test]
+    fn the_end_of_a_long_log_is_the_same_as_the_end_of_all_of_it() {
+        let (_root, store) = store();
+        let lines: Vec<String> = (1..=2_000).map(|n| json(&receipt(n, "activate", 'a', Outcome::Activated))).collect();
+        write(&store, &lines);
+        let numbers = |count| -> Vec<u64> {
+            let (read, is_all) = read_last(&store, count).unwrap();
+            assert_eq!(is_all, read.len() == 2_000 && count > 2_000, "{count}");
+            read.iter().map(|receipt| receipt.receipt).collect()
+        };
+        assert_eq!(numbers(3), [1_998, 1_999, 2_000]);
+        assert_eq!(numbers(1_999), (2..=2_000).collect::<Vec<_>>());
+        assert_eq!(numbers(9_999), (1..=2_000).collect::<Vec<_>>());
+        assert_eq!(highest(&store).unwrap(), 2_000);
+    }
+
+    #[test]
+    fn a_receipt_is_closed_once_and_by_what_takes_its_place() {
+        let (_root, store) = store();
+        let locked = store.lock("test").unwrap();
+        let end = |n, verb, to: char| {
+            let mut draft = Draft::begin(verb);
+            draft.instance = Some(Instance { n, release: id(to) });
+            draft.end(&locked, &id(to), Ok(())).unwrap();
+        };
+        let validate = |to: char| {
+            let mut closing = Closing::begin(None);
+            closing.look(&locked, &id(to));
+            closing.end(&locked, &id(to), Outcome::Validated, None)
+        };
+        end(1, "activate", 'a');
+        // A restart is not what is validated.
+        end(2, "restart", 'a');
+        assert_eq!(validate('a'), Some(1));
+        assert_eq!(validate('a'), None, "it is closed");
+        end(3, "activate", 'b');
+        end(4, "activate", 'c');
+        assert_eq!(validate('b'), None, "another has its place");
+        end(5, "return", 'a');
+        assert_eq!(validate('c'), Some(4), "what goes back says itself why");
+        let read = read_last(&store, 9).unwrap().0;
+        let told: Vec<_> = read.iter().map(|receipt| (receipt.outcome, receipt.superseded_by.clone())).collect();
+        let validated = (Outcome::Validated, None);
+        let superseded = (Outcome::Superseded, Some(id('c')));
+        assert_eq!(told, [validated.clone(), (Outcome::Done, None), superseded, validated, (Outcome::Done, None)]);
+    }
+
+    #[test]
+    fn the_line_for_the_journal_is_one_line_without_what_steers_a_terminal() {
+        let mut receipt = receipt(1, "activate", 'a', Outcome::Failed);
+        (receipt.label, receipt.reason) = ("a\u{1b}[2J\u{202e}".to_owned(), Some("two\nlines".to_owned()));
+        let line = receipt.line();
+        assert!(!line.contains('\n') && !line.contains('\u{1b}') && !line.contains('\u{202e}'), "{line:?}");
+        assert!(line.contains("1984 handed over, 3 drained, 1 cut") && line.ends_with("two lines"), "{line}");
+    }
 }

@@ -166,8 +166,23 @@ pub fn wrap(line: &str, columns: usize, indent: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Letters of all widths and directions, and what would steer a terminal.
+    pub(crate) fn odd(length: usize) -> String {
+        "v1 漢字 🎉 نسخة e\u{301}\u{202e}\u{1b}[31m\u{200b}".chars().cycle().take(length).collect()
+    }
+
+    pub(crate) fn screens(render: impl Fn(usize) -> String) -> String {
+        let screen = |columns| format!("{columns} columns\n\n{}\n", render(columns));
+        let text = screen(80) + "\n" + &screen(200);
+        for (columns, part) in [(80, text.split("\n200 columns").next().unwrap()), (200, &text)] {
+            let widest = part.lines().map(UnicodeWidthStr::width).max().unwrap();
+            assert!(widest <= columns, "{widest} of {columns}:\n{part}");
+        }
+        text
+    }
 
     const ODD: &str = "a\u{1b}[2J\u{7}\u{202e}b\u{200b}\u{2028}\u{e0041}c\u{85}";
 

@@ -335,3 +335,80 @@ fn row(release: &Listed, columns: usize, now: u64) -> Vec<String> {
 fn age(time: u64, now: u64) -> String {
     format!("{:#}", HumanDuration(std::time::Duration::from_secs(now.saturating_sub(time))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receipt::tests::id;
+
+    const NOW: u64 = 1_790_000_000;
+
+    fn listed(letter: char, label: &str) -> Listed {
+        Listed {
+            id: id(letter),
+            label: label.to_owned(),
+            commit: "0584354b4c09b8e4609175eaf5482390219f5a82".to_owned(),
+            size: 7_768_000,
+            installed: Some(NOW - 86_400),
+            current: letter == 'b',
+            validated: letter == 'a',
+            passed: letter != 'b',
+            bad: (letter == 'c').then(|| "its instance ended: systemd says signal, exit status 9".repeat(4)),
+            pinned: letter != 'c',
+        }
+    }
+
+    fn some(label: &str) -> Status {
+        let wait = |route: &str, age_ms| Wait { kind: "request".to_owned(), route: route.to_owned(), age_ms };
+        let instance = |letter, n, active: &str, waits| InstanceStatus {
+            unit: format!("app-{}@{n}.service", id(letter)),
+            release: id(letter),
+            n,
+            active: active.to_owned(),
+            accepting: Some(active == "active"),
+            connections: Some(2_000),
+            taken: Some(1_998),
+            handed_over: Some(0),
+            drained: Some(12_345),
+            cut: Some(1),
+            waits,
+        };
+        let waits = vec![wait(&"/a/long/route".repeat(8), 61_500), wait("/stream", 4_200)];
+        Status {
+            current: Some(id('b')),
+            since: Some(NOW - 90),
+            previous: Some(id('a')),
+            validated: Some(id('a')),
+            validated_since: Some(NOW - 3 * 86_400),
+            provisional: true,
+            socket: "active".to_owned(),
+            listens: Some("[::]:80".to_owned()),
+            waiting: Some(17),
+            backlog: Some(4_096),
+            instances: vec![instance('a', 6, "deactivating", waits), instance('b', 1_000_000, "active", Vec::new())],
+            releases: vec![listed('a', "the first"), listed('b', label), listed('c', "x")],
+            left_out: Some("what the instances say of their connections"),
+        }
+    }
+
+    #[test]
+    fn a_status_stays_readable() {
+        let verdict = "serving now: release bbbbbbbbbbbbbbbb, app-bbbbbbbbbbbbbbbb@1000000.service; provisional until \
+                       `releasectl validate`";
+        let text = screen::tests::screens(|columns| {
+            render(&some("the next"), verdict, columns, NOW)
+                + "\n\n"
+                + &render(&some(&screen::tests::odd(300)), verdict, columns, NOW)
+        });
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_host_without_anything_has_a_status() {
+        let mut status = some("");
+        (status.current, status.previous, status.validated) = (None, None, None);
+        (status.instances, status.releases, status.left_out) = (Vec::new(), Vec::new(), None);
+        (status.socket, status.listens, status.waiting) = ("inactive".to_owned(), None, None);
+        insta::assert_snapshot!(render(&status, "nothing is serving: no release is current", 80, NOW));
+    }
+}

@@ -11,7 +11,6 @@ use crate::{
     instance::Instance,
     probe::{self, Address},
     prober::Prober,
-    progress::Progress,
     prune::prune_within,
     receipt::{Closing, Outcome},
     screen::{printable, say},
@@ -56,10 +55,11 @@ pub fn validate(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     store.release(&id)?;
     let address = listens(store);
     let mut closing = Closing::begin(address.as_ref().ok().map(Prober::at));
+    closing.look(store, &id);
     loop {
         let activated = trail::highest_n(&store.records()?);
         let answered =
-            address.as_ref().map_err(String::clone).and_then(|at| watch(store, &id, trial, at, &mut closing.progress));
+            address.as_ref().map_err(String::clone).and_then(|at| watch(store, &id, trial, at, &mut closing));
         closing.progress.step("settle");
         let locked = store.lock("validate")?;
         closing.look(&locked, &id);
@@ -105,9 +105,9 @@ fn watch(
     id: &ReleaseId,
     trial: Trial,
     address: &Address,
-    progress: &mut Progress,
+    closing: &mut Closing,
 ) -> std::result::Result<u32, String> {
-    progress.step("answer");
+    closing.progress.step("answer");
     let units = Units::list(store.host()).map_err(|error| error.to_string())?;
     let mut instance = units.newest(id).ok_or("no instance of it is up")?.clone();
     let ask = || match probe::ask(address) {
@@ -131,12 +131,13 @@ fn watch(
     }
     still_up(store, &mut instance)?;
     if !trial.bake.is_zero() {
-        progress.step("bake");
+        closing.progress.step("bake");
         say(&format!("release {id} answers; it bakes for {} s", trial.bake.as_secs()));
     }
     let (until, mut asked) = (Instant::now() + trial.bake, in_a_row);
     while Instant::now() < until && is_current() {
         thread::sleep(WATCH.min(until.saturating_duration_since(Instant::now())));
+        closing.hear(store);
         let answered = ask();
         // A death is the better reason: whoever answers by then is another.
         still_up(store, &mut instance)?;

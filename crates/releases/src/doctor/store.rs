@@ -39,8 +39,8 @@ fn links(store: &Store) -> Finding {
         ),
         (Some(_), None) => Finding::broken(
             check,
-            "validated is lost: a boot has no tool to start the service with",
-            "`releasectl validate`",
+            "validated is lost: a boot has no tool to start the service with, and nobody else has one",
+            "`/opt/app/current/bin/releasectl validate`",
         ),
         (None, Some(_)) => Finding::broken(
             check,

@@ -36,6 +36,9 @@ static FAULT: LazyLock<Option<Fault>> = LazyLock::new(|| {
     Some(Fault { how: How::parse(how).unwrap_or_else(|| panic!("{REQUEST}: {how:?}")), verb })
 });
 static COUNT: AtomicU32 = AtomicU32::new(0);
+/// Open before anything happens: a process that may open no more files is to fail where it opens its own.
+static LINES: LazyLock<io::Result<fs::File>> =
+    LazyLock::new(|| fs::OpenOptions::new().append(true).create(true).open(STEPS));
 
 #[derive(Debug)]
 struct Fault {
@@ -73,8 +76,7 @@ impl How {
 pub fn reach(operation: &str, path: &Path) -> io::Result<Outcome> {
     let Some(Fault { verb, how }) = &*FAULT else { return Ok(Outcome::Happens) };
     let step = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
-    let line = format!("{verb} {} {step} {operation} {}\n", std::process::id(), path.display());
-    fs::OpenOptions::new().append(true).create(true).open(STEPS)?.write_all(line.as_bytes())?;
+    note(verb, step, &format!("{operation} {}", path.display()))?;
     if matches!(how, How::Kill(at) | How::KillGroup(at) | How::Error(at, _) | How::Run(at, _) if *at == step) {
         // Once: whoever runs the verb next, a boot that systemd starts again for one, is to heal.
         fs::remove_file(REQUEST)?;
@@ -88,4 +90,10 @@ pub fn reach(operation: &str, path: &Path) -> io::Result<Outcome> {
         _ => {}
     }
     Ok(Outcome::Happens)
+}
+
+/// Adds a line to the steps.
+fn note(verb: &str, step: u32, what: &str) -> io::Result<()> {
+    let mut lines = LINES.as_ref().map_err(|error| io::Error::new(error.kind(), format!("{STEPS}: {error}")))?;
+    lines.write_all(format!("{verb} {} {step} {what}\n", std::process::id()).as_bytes())
 }

@@ -6,14 +6,15 @@
 //! - `count`: that is all;
 //! - `kill STEP`, `kill-group STEP`: before that step, this process or its whole group is killed;
 //! - `error STEP ERRNO`: that step fails so;
-//! - `run STEP COMMAND`: before that step, a shell runs this;
+//! - `errors STEP ERRNO FOLDER`: from that step on, every effect on a path below that folder fails so;
+//! - `run STEP COMMAND`: before that step, a shell runs this, and the line `VERB PID STEP exited CODE` tells how it ended;
 //! - `leave-out OPERATION`: every effect of that name is left out, and said to have happened.
 #![expect(clippy::disallowed_methods, reason = "what it writes is for the rig")]
 
 use std::{
     fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         LazyLock,
@@ -52,6 +53,7 @@ enum How {
     Kill(u32),
     KillGroup(u32),
     Error(u32, i32),
+    Errors(u32, i32, PathBuf),
     Run(u32, String),
     LeaveOut(String),
 }
@@ -65,10 +67,24 @@ impl How {
             "kill" => Self::Kill(step.parse().ok()?),
             "kill-group" => Self::KillGroup(step.parse().ok()?),
             "error" => Self::Error(step.parse().ok()?, more.parse().ok()?),
+            "errors" => {
+                let (errno, folder) = more.split_once(' ')?;
+                Self::Errors(step.parse().ok()?, errno.parse().ok()?, folder.into())
+            }
             "run" => Self::Run(step.parse().ok()?, more.to_owned()),
             "leave-out" => Self::LeaveOut(rest.to_owned()),
             _ => return None,
         })
+    }
+
+    /// The step that it waits for.
+    fn step(&self) -> Option<u32> {
+        match self {
+            Self::Kill(at) | Self::KillGroup(at) | Self::Error(at, _) | Self::Errors(at, ..) | Self::Run(at, _) => {
+                Some(*at)
+            }
+            Self::Count | Self::LeaveOut(_) => None,
+        }
     }
 }
 
@@ -77,7 +93,7 @@ pub fn reach(operation: &str, path: &Path) -> io::Result<Outcome> {
     let Some(Fault { verb, how }) = &*FAULT else { return Ok(Outcome::Happens) };
     let step = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
     note(verb, step, &format!("{operation} {}", path.display()))?;
-    if matches!(how, How::Kill(at) | How::KillGroup(at) | How::Error(at, _) | How::Run(at, _) if *at == step) {
+    if how.step() == Some(step) {
         // Once: whoever runs the verb next, a boot that systemd starts again for one, is to heal.
         fs::remove_file(REQUEST)?;
     }
@@ -85,7 +101,13 @@ pub fn reach(operation: &str, path: &Path) -> io::Result<Outcome> {
         How::Kill(at) if *at == step => drop(kill_process(getpid(), Signal::KILL)),
         How::KillGroup(at) if *at == step => drop(kill_process_group(getpgrp(), Signal::KILL)),
         How::Error(at, errno) if *at == step => return Err(io::Error::from_raw_os_error(*errno)),
-        How::Run(at, command) if *at == step => drop(Command::new("sh").args(["-c", command]).status()?),
+        How::Errors(at, errno, folder) if *at <= step && path.starts_with(folder) => {
+            return Err(io::Error::from_raw_os_error(*errno));
+        }
+        How::Run(at, command) if *at == step => {
+            let status = Command::new("sh").args(["-c", command]).status()?;
+            note(verb, step, &format!("exited {}", status.code().unwrap_or(-1)))?;
+        }
         How::LeaveOut(name) if name == operation => return Ok(Outcome::IsLeftOut),
         _ => {}
     }

@@ -52,7 +52,7 @@ pub enum How {
     Full,
     /// has no inodes left,
     NoInodes,
-    /// or is read-only.
+    /// or is read-only: as the verb sees it, for a disk that something on it is open for writing cannot be made so.
     ReadOnly,
     /// From there on the process may open no more files.
     NoDescriptors,
@@ -103,8 +103,8 @@ pub fn run(verbs: &[Verb], every: usize) -> io::Result<Vec<Finding>> {
         for (at, (how, heal)) in
             HOWS.into_iter().flat_map(|how| [(how, Heal::Deployment), (how, Heal::Boot)]).enumerate()
         {
-            // A small disk is in memory, and gone with a reboot; on one that cannot be written a boot cannot serve.
-            if heal == Heal::Boot && how.is_of_a_disk() || *verb == Verb::Boot && how == How::ReadOnly {
+            // A small disk is in memory, and gone with a reboot.
+            if heal == Heal::Boot && how.is_of_a_disk() {
                 continue;
             }
             let name = Trial { verb: *verb, how, heal, step: 0 }.to_string();
@@ -189,9 +189,12 @@ impl How {
             Self::Kill => format!("kill {step}"),
             Self::KillGroup => format!("kill-group {step}"),
             Self::Fails => format!("error {step} 5"),
-            Self::Full => run("head -c 1G /dev/zero >/opt/app/.filler 2>/dev/null"),
-            Self::NoInodes => run("cd /opt/app/.fillers; n=0; while : >$n; do n=$((n+1)); done 2>/dev/null"),
-            Self::ReadOnly => run("mount -o remount,ro /opt/app"),
+            // Each exits with 0 once it has taken effect.
+            Self::Full => run("exec 2>/dev/null; head -c 1G /dev/zero >/opt/app/.filler; ! echo >>/opt/app/.filler"),
+            Self::NoInodes => {
+                run("cd /opt/app/.fillers && ! seq 9999 | xargs touch 2>/dev/null && ! touch more 2>/dev/null")
+            }
+            Self::ReadOnly => format!("errors {step} 30 /opt/app"),
             Self::NoDescriptors => run("prlimit --pid $PPID --nofile=3"),
         }
     }
@@ -277,7 +280,8 @@ impl Stage {
         ended.is_reached = self.steps(verb) >= step;
         self.0.request_nothing();
         ended.broken = self.0.check();
-        self.0.host.succeed("mount -o remount,rw /opt/app; rm -rf /opt/app/.filler /opt/app/.fillers/*");
+        ended.broken.extend(self.took_effect(trial).err());
+        self.0.host.succeed("rm -rf /opt/app/.filler /opt/app/.fillers/*");
         if trial.heal == Heal::Deployment {
             ended.broken.extend(self.0.deploy().err());
         }
@@ -337,9 +341,26 @@ impl Stage {
         self.0.host.run(&command).output
     }
 
+    /// Whether the command that a trial is about did what it is for.
+    fn took_effect(&self, trial: Trial) -> Result<(), String> {
+        if !trial.how.request(trial.step).starts_with("run ") {
+            return Ok(());
+        }
+        let text = self.lines();
+        let ended = text.lines().find(|line| line.contains(" exited "));
+        match ended {
+            Some(line) if line.ends_with(" exited 0") => Ok(()),
+            ended => Err(format!("nothing happened to the host: {}", ended.unwrap_or("the command did not end"))),
+        }
+    }
+
+    fn lines(&self) -> String {
+        fs::read_to_string(self.0.host.path(STEPS)).unwrap_or_default()
+    }
+
     /// The highest step that a process of the verb has come to.
     fn steps(&self, verb: Verb) -> usize {
-        let text = fs::read_to_string(self.0.host.path(STEPS)).unwrap_or_default();
+        let text = self.lines();
         let step = |line: &str| line.strip_prefix(verb.name())?.split(' ').nth(2)?.parse().ok();
         text.lines().filter_map(step).max().unwrap_or(0)
     }

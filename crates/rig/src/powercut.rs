@@ -5,7 +5,7 @@
 //! memory of the host, and gone with it.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::Path,
     sync::{
         Mutex,
@@ -18,8 +18,8 @@ use std::{
 use releases::{ReleaseId, bundle::Contents};
 
 use crate::{
-    findings::Finding,
-    subject::{self, Subject, whole},
+    findings::{Control, Finding},
+    subject::{self, Flaw, Subject, whole},
 };
 
 /// The disk holds the store and the units: what a deployment writes that must outlive a cut.
@@ -49,6 +49,40 @@ enum LeftOut {
     Nothing,
     FolderSyncs,
     FileSyncs,
+}
+
+/// How a disk falls short of what it must hold.
+#[derive(Debug)]
+enum Loss {
+    /// What was reported as done is not there, or not what is current.
+    Reported(String),
+    /// A file is not what its release's manifest says.
+    Digest(String),
+    /// A release that nothing names is there in part.
+    Torn(String),
+}
+
+impl LeftOut {
+    /// What that costs: the control must show this, and not that anything else is broken.
+    fn control(self) -> Option<Control> {
+        let fault = match self {
+            Self::Nothing => return None,
+            Self::FolderSyncs => "a deployment that was reported as done is missing",
+            Self::FileSyncs => "the digests differ",
+        };
+        Some(Control { fault, found: 0 })
+    }
+
+    fn is_shown_by(self, loss: &Loss) -> bool {
+        matches!((self, loss), (Self::FolderSyncs, Loss::Reported(_)) | (Self::FileSyncs, Loss::Digest(_)))
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Reported(text) | Self::Digest(text) | Self::Torn(text)) = self;
+        f.write_str(text)
+    }
 }
 
 /// What has been reported as done, and what is being tried: on the disk is the one or the other.
@@ -95,7 +129,7 @@ fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<F
         LeftOut::FolderSyncs => ("the power is cut, no folder was synced", "sync folder"),
         LeftOut::FileSyncs => ("the power is cut, no file was synced", "sync"),
     };
-    let mut finding = Finding { name: name.to_owned(), is_control: left_out != LeftOut::Nothing, ..Finding::default() };
+    let mut finding = Finding { name: name.to_owned(), control: left_out.control(), ..Finding::default() };
     if !leave_out.is_empty() {
         let line = |verb: &str| format!("{verb} leave-out {leave_out}");
         subject.request(&["install", "activate", "validate", "rollback"].map(line).join("\n"));
@@ -115,16 +149,17 @@ fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<F
             finding.tried += 1;
             host.succeed(LOOK);
             let disk = host.path("/cuts/cut");
-            let broken = check(&disk.join("app"), &before, &after);
-            let is_whole = broken.is_empty();
-            finding.broken.extend(broken.into_iter().map(|fault| format!("cut {}: {fault}", finding.tried)));
-            if is_whole && left_out == LeftOut::Nothing {
-                finding.broken.extend(
-                    comes_back(&mut other, &disk).into_iter().map(|fault| format!("cut {}: {fault}", finding.tried)),
-                );
+            let losses = check(&disk.join("app"), &before, &after);
+            let at = |fault: String| format!("cut {}: {fault}", finding.tried);
+            match &mut finding.control {
+                // What else is lost without the syncs is no news.
+                Some(control) => control.found += losses.iter().filter(|loss| left_out.is_shown_by(loss)).count(),
+                None if losses.is_empty() => finding.broken.extend(comes_back(&mut other, &disk).into_iter().map(at)),
+                None => finding.broken.extend(losses.iter().map(Loss::to_string).map(at)),
             }
             host.succeed(LOOKED);
-            if !finding.broken.is_empty() {
+            let is_shown = finding.control.as_ref().is_some_and(|control| control.found > 0);
+            if is_shown || !finding.broken.is_empty() || working.is_finished() {
                 break;
             }
         }
@@ -168,35 +203,40 @@ fn work(subject: &Subject, progress: &Mutex<Progress>, is_over: &AtomicBool) -> 
     Ok(count)
 }
 
-/// What of releases.md does not hold on the disk, or of what was reported before the cut.
-fn check(base: &Path, before: &Progress, after: &Progress) -> Vec<String> {
-    let mut broken = Vec::new();
+/// What does not hold on the disk of releases.md, or of what was reported before the cut.
+fn check(base: &Path, before: &Progress, after: &Progress) -> Vec<Loss> {
+    let mut losses = Vec::new();
     for (link, may, from) in
         [("current", &after.current, before.reported.0), ("validated", &after.validated, before.reported.1)]
     {
-        let named = fs::read_link(base.join(link)).map_err(|error| error.to_string());
+        let named = fs::read_link(base.join(link)).map_err(|error| Flaw::IsMissing(error.to_string()));
         let id = named.and_then(|target| whole(&base.join(&target)).map(|()| target));
         match id {
-            Err(fault) => broken.push(format!("{link}: {fault}")),
+            Err(Flaw::IsMissing(text)) => losses.push(Loss::Reported(format!("{link}: {text}"))),
+            Err(Flaw::Differs(text)) => losses.push(Loss::Digest(format!("{link}: {text}"))),
             Ok(target) => {
                 // What was reported last, or what has been tried since.
                 let may = &may[from.saturating_sub(1)..];
                 if !may.iter().any(|id| target.ends_with(id.as_str())) {
-                    broken.push(format!("{link} is {}, and was reported as {:?}", target.display(), may.first()));
+                    let fault = format!("{link} is {}, and was reported as {:?}", target.display(), may.first());
+                    losses.push(Loss::Reported(fault));
                 }
             }
         }
     }
     for entry in fs::read_dir(base.join("releases")).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().parse::<ReleaseId>().is_ok() {
-            broken.extend(whole(&entry.path()).err().map(|fault| format!("R2: {fault}")));
+            losses.extend(whole(&entry.path()).err().map(|flaw| match flaw {
+                Flaw::IsMissing(text) => Loss::Torn(format!("R2: {text}")),
+                Flaw::Differs(text) => Loss::Digest(format!("R2: {text}")),
+            }));
         }
     }
     let installed = before.installed.as_ref().filter(|_| before.installed == after.installed);
     if let Some(id) = installed.filter(|id| !base.join("releases").join(id.as_str()).is_dir()) {
-        broken.push(format!("release {id} was reported as installed and is not there"));
+        losses.push(Loss::Reported(format!("release {id} was reported as installed and is not there")));
     }
-    broken
+    losses
 }
 
 /// Boots a host on what the disk had, and deploys to it.

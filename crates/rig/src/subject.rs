@@ -1,7 +1,7 @@
 //! A host that is treated badly: deployments on it whose every step can be counted, and what must hold whatever happens.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -143,11 +143,34 @@ impl Subject {
     }
 }
 
-/// Whether a folder is a release, complete, each byte as its name says.
-pub fn whole(folder: &Path) -> Result<(), String> {
-    let (manifest, id) = Manifest::read(folder).map_err(|error| error.to_string())?;
-    if folder.file_name().is_none_or(|name| name != id.as_str()) {
-        return Err(format!("{} holds release {id}", folder.display()));
+/// What is wrong with a folder that must be a release.
+#[derive(Debug)]
+pub enum Flaw {
+    /// It is not there, or something of it.
+    IsMissing(String),
+    /// What is there is not what its manifest says, or that is not the one that it is named after.
+    Differs(String),
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::IsMissing(text) | Self::Differs(text)) = self;
+        f.write_str(text)
     }
-    tree::verify(folder, &manifest).map_err(|error| error.to_string())
+}
+
+/// Whether a folder is a release, complete, each byte as its name says.
+pub fn whole(folder: &Path) -> Result<(), Flaw> {
+    let flaw = |error: releases::Error| match &error {
+        releases::Error::Disk { .. } => Flaw::IsMissing(error.to_string()),
+        releases::Error::Damaged { fault, .. } if fault.contains("in the manifest") => {
+            Flaw::IsMissing(error.to_string())
+        }
+        _ => Flaw::Differs(error.to_string()),
+    };
+    let (manifest, id) = Manifest::read(folder).map_err(flaw)?;
+    if folder.file_name().is_none_or(|name| name != id.as_str()) {
+        return Err(Flaw::Differs(format!("{} holds release {id}", folder.display())));
+    }
+    tree::verify(folder, &manifest).map_err(flaw)
 }

@@ -9,18 +9,22 @@ use std::{
 };
 
 use clap::ValueEnum;
-use releases::bundle::Contents;
+use releases::{ReleaseId, bundle::Contents};
 
 use crate::{
     Load, Mode,
     findings::Finding,
-    subject::{self, BUNDLE, STEPS, Subject},
+    host::Ran,
+    subject::{self, BUNDLE, LIAR, STEPS, Subject},
     trace,
 };
 
 /// Hosts at once: a trial waits more than it works.
 const HOSTS: usize = 3;
 const CLIENTS: usize = 4;
+/// An instance serves, and the boot that started it has ended.
+const SETTLED: &str =
+    "systemctl is-active -q 'app-*@*' && ! systemctl show -p ActiveState app.service | grep -q =activating";
 
 /// What is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -31,10 +35,14 @@ pub enum Verb {
     Activate,
     /// ValidateService, with the pruning that it ends with
     Validate,
+    /// ValidateService of a release that fails, so that it goes back
+    GoBack,
     /// `releasectl rollback`
     Rollback,
     /// What systemd runs when nobody serves
     Boot,
+    /// The same where what is current was provisional and has died, so that it goes back
+    BootBack,
     /// `releasectl prune`
     Prune,
 }
@@ -182,6 +190,19 @@ impl fmt::Display for How {
 }
 
 impl How {
+    /// Whether the verb ended as it may: by the signal, or by itself; and if not well, with a line that helps.
+    fn judge(self, ran: &Ran) -> Result<(), String> {
+        let last = ran.output.trim().lines().last().unwrap_or_default();
+        match ran.code {
+            137 if !self.is_of_a_disk() => Ok(()),
+            code if !self.is_of_a_disk() => Err(format!("it was killed, and exited with {code}")),
+            0 => Ok(()),
+            1 if names_something(last) => Ok(()),
+            1 => Err(format!("its last line names no path, command or release: {last:?}")),
+            code => Err(format!("it exited with {code}")),
+        }
+    }
+
     /// As fault.rs of `releases` is told it.
     fn request(self, step: usize) -> String {
         let run = |command: &str| format!("run {step} {command}");
@@ -198,6 +219,18 @@ impl How {
             Self::NoDescriptors => run("prlimit --pid $PPID --nofile=3"),
         }
     }
+}
+
+/// Whether a line says of what path, command or release it speaks.
+fn names_something(line: &str) -> bool {
+    let is_release = |word: &str| word.trim_matches(|c: char| !c.is_ascii_hexdigit()).parse::<ReleaseId>().is_ok();
+    line.contains(" /") || line.contains('`') || line.split_whitespace().any(is_release)
+}
+
+/// A client that comes when nobody serves, and waits so many seconds at most until somebody does.
+fn knock(seconds: u32) -> String {
+    let until_settled = format!("until {SETTLED}; do sleep 0.01; done");
+    format!("curl -s --max-time {seconds} localhost/livez; timeout {seconds} sh -c \"{until_settled}\"")
 }
 
 /// What one trial has come to.
@@ -231,8 +264,9 @@ impl Stage {
         let (mut counts, mut findings) = (Vec::new(), Vec::new());
         for verb in verbs {
             self.prepare(*verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
-            self.0.request(&format!("{} count", verb.name()));
-            self.perform(*verb);
+            self.0.request(&format!("{} count", verb.command_name()));
+            let ran = self.perform(*verb, &self.now());
+            assert_eq!(ran.code, verb.code(), "{verb:?}: {}", ran.output);
             let steps = self.steps(*verb);
             assert!(steps > 0, "{verb:?} has no steps");
             counts.push((*verb, steps));
@@ -253,13 +287,10 @@ impl Stage {
     /// What the kernel saw, against what was counted.
     fn trace(&mut self, verb: Verb) -> Vec<String> {
         self.prepare(verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
-        self.0.request(&format!("{} count", verb.name()));
-        let command = match verb {
-            Verb::Boot => "releasectl boot".to_owned(),
-            verb => verb.command(),
-        };
+        self.0.request(&format!("{} count", verb.command_name()));
+        let command = if verb.is_boot() { "releasectl boot".to_owned() } else { verb.command() };
         let ran = self.0.host.run(&format!("exec {} -o /run/trace {command}", trace::STRACE));
-        assert_eq!(ran.code, 0, "{verb:?}: {}", ran.output);
+        assert_eq!(ran.code, verb.code(), "{verb:?}: {}", ran.output);
         self.0.request_nothing();
         let read = |path| fs::read_to_string(self.0.host.path(path)).unwrap_or_default();
         let (trace, steps) = (read("/run/trace"), read(STEPS));
@@ -273,15 +304,20 @@ impl Stage {
             return Ended::broken(format!("cannot be prepared: {error}"));
         }
         let Trial { verb, how, step, .. } = trial;
-        self.0.request(&format!("{} {}", verb.name(), how.request(step)));
+        let since = self.now();
+        self.0.request(&format!("{} {}", verb.command_name(), how.request(step)));
         // An instance that is killed takes its requests along: a boot is for those that come then, and wait.
         let loads = [Mode::C1, Mode::C3].map(|mode| Load::start(&self.0.host, mode, CLIENTS));
-        let said = self.perform(verb);
+        let ran = self.perform(verb, &since);
         ended.is_reached = self.steps(verb) >= step;
         self.0.request_nothing();
         ended.broken = self.0.check();
+        ended.broken.extend(how.judge(&ran).err());
         ended.broken.extend(self.took_effect(trial).err());
         self.0.host.succeed("rm -rf /opt/app/.filler /opt/app/.fillers/*");
+        if verb.is_boot() && !self.0.host.comes_true(|host| host.run(SETTLED).code == 0) {
+            ended.broken.push("nobody serves, a minute after the boot".to_owned());
+        }
         if trial.heal == Heal::Deployment {
             ended.broken.extend(self.0.deploy().err());
         }
@@ -294,8 +330,12 @@ impl Stage {
         }
         ended.broken.extend(self.0.check());
         ended.broken.extend(self.0.check_converged());
-        if let Some(last) = said.lines().last().filter(|_| !ended.broken.is_empty()) {
-            ended.broken.push(format!("it had said: {last}"));
+        if !ended.broken.is_empty() {
+            ended.broken.push(format!(
+                "it exited with {} and said: {}",
+                ran.code,
+                ran.output.trim().replace('\n', " | ")
+            ));
         }
         ended
     }
@@ -316,10 +356,18 @@ impl Stage {
                 self.0.next_revision();
                 self.0.hook("after-install").and_then(|()| self.0.hook("application-start"))
             }
+            Verb::GoBack => {
+                ["after-install", "application-start"].into_iter().try_for_each(|name| self.0.hook_of(LIAR, name))
+            }
             Verb::Rollback => self.0.deploy(),
             Verb::Boot => {
-                self.0.host.succeed("systemctl kill -s KILL 'app-*@*'");
-                self.0.host.wait_until("nobody serves", |host| host.run("systemctl is-active 'app-*@*'").code != 0);
+                self.kill_instances();
+                Ok(())
+            }
+            Verb::BootBack => {
+                self.0.next_revision();
+                self.0.hook("after-install").and_then(|()| self.0.hook("application-start"))?;
+                self.kill_instances();
                 Ok(())
             }
             Verb::Prune => (0..2).try_for_each(|_| {
@@ -331,14 +379,37 @@ impl Stage {
         }
     }
 
-    /// Runs the verb as it is run on a host, in a session of its own, and returns what it said.
-    fn perform(&self, verb: Verb) -> String {
-        let command = match verb {
-            // systemd runs it, for the clients that knock.
-            Verb::Boot => verb.command(),
-            verb => format!("exec setsid --wait {}", verb.command()),
-        };
-        self.0.host.run(&command).output
+    fn kill_instances(&self) {
+        self.0.host.succeed("systemctl kill -s KILL 'app-*@*'");
+        self.0.host.wait_until("nobody serves", |host| host.run("systemctl is-active 'app-*@*'").code != 0);
+    }
+
+    /// This point of the journal.
+    fn now(&self) -> String {
+        let shown = self.0.host.succeed("journalctl -q -n 1 -o cat --show-cursor | tail -1");
+        shown.trim().trim_start_matches("-- cursor: ").to_owned()
+    }
+
+    /// Runs the verb as it is run on a host, in a session of its own, and returns how it ended.
+    fn perform(&self, verb: Verb, since: &str) -> Ran {
+        if !verb.is_boot() {
+            return self.0.host.run(&format!("exec setsid --wait {}", verb.command()));
+        }
+        // systemd runs it, for the clients that knock, and did when the first of them came.
+        let knocked = self.0.host.run(&verb.command());
+        self.boot_after(since).unwrap_or(knocked)
+    }
+
+    /// How the first `releasectl boot` after that point of the journal ended, where that was not well: systemd says so, after
+    /// what it said itself.
+    fn boot_after(&self, cursor: &str) -> Option<Ran> {
+        let command =
+            format!("journalctl --sync; journalctl -q --after-cursor='{cursor}' -o cat -t systemd -t releasectl");
+        let journal = self.0.host.run(&command).output;
+        let (said, end) = journal.split_once("app.service: Main process exited, code=")?;
+        let (how, status) = end.split_once(", status=")?;
+        let status: i32 = status.split('/').next()?.parse().ok()?;
+        Some(Ran { code: if how == "exited" { status } else { 128 + status }, output: said.to_owned() })
     }
 
     /// Whether the command that a trial is about did what it is for.
@@ -361,7 +432,7 @@ impl Stage {
     /// The highest step that a process of the verb has come to.
     fn steps(&self, verb: Verb) -> usize {
         let text = self.lines();
-        let step = |line: &str| line.strip_prefix(verb.name())?.split(' ').nth(2)?.parse().ok();
+        let step = |line: &str| line.strip_prefix(verb.command_name())?.split(' ').nth(2)?.parse().ok();
         text.lines().filter_map(step).max().unwrap_or(0)
     }
 }
@@ -372,23 +443,62 @@ impl Verb {
             Self::Install => format!("{BUNDLE}/hooks/after-install"),
             Self::Activate => format!("{BUNDLE}/hooks/application-start"),
             Self::Validate => format!("{BUNDLE}/hooks/validate-service"),
+            Self::GoBack => format!("{LIAR}/hooks/validate-service"),
             Self::Rollback => "releasectl rollback".to_owned(),
             Self::Prune => "releasectl prune --keep 0".to_owned(),
-            Self::Boot => {
-                let settled = "until systemctl is-active -q 'app-*@*'; do sleep 0.01; done";
-                format!("curl -s --max-time 60 localhost/livez; {settled}")
-            }
+            Self::Boot => knock(60),
+            // A flip needs a line in the log and a link: on a disk that is full it waits until there is room again, and so
+            // do the clients.
+            Self::BootBack => knock(10),
         }
     }
 
+    /// For people.
     fn name(self) -> &'static str {
         match self {
             Self::Install => "install",
             Self::Activate => "activate",
             Self::Validate => "validate",
+            Self::GoBack => "validate that goes back",
             Self::Rollback => "rollback",
             Self::Boot => "boot",
+            Self::BootBack => "boot that goes back",
             Self::Prune => "prune",
         }
+    }
+
+    /// For `releasectl`.
+    fn command_name(self) -> &'static str {
+        match self {
+            Self::GoBack => Self::Validate.name(),
+            Self::BootBack => Self::Boot.name(),
+            verb => verb.name(),
+        }
+    }
+
+    fn is_boot(self) -> bool {
+        matches!(self, Self::Boot | Self::BootBack)
+    }
+
+    /// How it exits when nothing happens to it.
+    fn code(self) -> i32 {
+        if self == Self::GoBack { 1 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_helps_names_a_path_a_command_or_a_release() {
+        for line in [
+            "releasectl: cannot write /opt/app/counter.new: Input/output error",
+            "releasectl: `systemctl show x` failed: exit status: 1",
+            "serving now: release 0123456789abcdef, app-0123456789abcdef@7.service",
+        ] {
+            assert!(names_something(line), "{line}");
+        }
+        assert!(!names_something("releasectl: Input/output error") && !names_something(""));
     }
 }

@@ -1,19 +1,29 @@
 //! A host that is treated badly: deployments on it whose every step can be counted, and what must hold whatever happens.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs, io, mem,
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use releases::{Manifest, ReleaseId, bundle::Contents, tree};
+use releases::{
+    Manifest, ReleaseId,
+    bundle::{Bundle, Contents},
+    trail::{self, Record},
+    tree,
+};
 use serde_json::Value;
 
 use crate::Host;
 
 /// Where the unpacked bundle of the next release is.
 pub const BUNDLE: &str = "/root/bundle";
+/// And of one that answers as it should, but that it says that it is another: it is never validated.
+pub const LIAR: &str = "/root/liar";
+const UNIT: &str = "units/app@.service";
 const REQUEST: &str = "/run/releasectl.fault";
+/// Which boot it is, and which activation of the socket.
+const SOCKET: &str = "cat /proc/sys/kernel/random/boot_id; systemctl show -p InvocationID --value app.socket";
 /// What fault.rs of `releases` writes.
 pub const STEPS: &str = "/run/releasectl.steps";
 
@@ -26,7 +36,22 @@ pub fn contents() -> io::Result<Contents> {
     Ok(contents)
 }
 
-/// A host with a validated release and one before it, and the unpacked bundle of the next.
+/// The same product as a release that fails in validation at once.
+fn liar(contents: &Contents) -> io::Result<Bundle> {
+    let mut contents = contents.clone();
+    let unit = String::from_utf8_lossy(contents.get(UNIT).unwrap_or_default()).into_owned();
+    let lies = unit.replace("APP_RELEASE=%j", "APP_RELEASE=0123456789abcdef");
+    if lies == unit {
+        return Err(io::Error::other(format!("{UNIT} does not say which release it is")));
+    }
+    contents.put(UNIT, 0o644, lies.as_bytes());
+    let validate =
+        "#!/bin/sh\ncd \"${0%/*}/..\" || exit 1\nexec bin/releasectl validate . --within 0 --bake 0 --keep 2\n";
+    contents.put("hooks/validate-service", 0o755, validate.as_bytes());
+    contents.pack("liar").map_err(io::Error::other)
+}
+
+/// A host with a validated release and one before it, and the unpacked bundles of the next and of one that fails.
 #[derive(Debug)]
 pub struct Subject {
     /// The host.
@@ -35,6 +60,9 @@ pub struct Subject {
     revision: AtomicU32,
     /// The release that was last reported as validated.
     pub reported: Option<ReleaseId>,
+    liar: ReleaseId,
+    /// The boot, and the one activation of app.socket in it.
+    socket: String,
 }
 
 impl Subject {
@@ -45,14 +73,19 @@ impl Subject {
     pub fn boot(contents: &Contents, prepare: impl FnOnce(&Host)) -> io::Result<Self> {
         let host = Host::boot();
         prepare(&host);
-        let bundle = contents.pack("0").map_err(io::Error::other)?;
-        fs::write(host.path("/root/bundle.tgz"), bundle.archive)?;
-        host.succeed(&format!("mkdir {BUNDLE} && tar -xzf /root/bundle.tgz -C {BUNDLE}"));
+        let liar = liar(contents)?;
+        for (folder, archive) in [(BUNDLE, contents.pack("0").map_err(io::Error::other)?.archive), (LIAR, liar.archive)]
+        {
+            fs::write(host.path("/root/bundle.tgz"), archive)?;
+            host.succeed(&format!("mkdir {folder} && tar -xzf /root/bundle.tgz -C {folder}"));
+        }
         let manifest = serde_json::from_slice(&fs::read(host.path(&format!("{BUNDLE}/manifest.json")))?)?;
-        let mut subject = Self { host, manifest, revision: AtomicU32::new(0), reported: None };
+        let (revision, reported, socket) = (AtomicU32::new(0), None, String::new());
+        let mut subject = Self { host, manifest, revision, reported, liar: liar.id, socket };
         for _ in 0..2 {
             subject.deploy().map_err(io::Error::other)?;
         }
+        subject.socket = subject.host.succeed(SOCKET);
         Ok(subject)
     }
 
@@ -67,7 +100,12 @@ impl Subject {
 
     /// Runs a hook in a session of its own, as an agent does.
     pub fn hook(&self, name: &str) -> Result<(), String> {
-        let ran = self.host.run(&format!("exec setsid --wait {BUNDLE}/hooks/{name}"));
+        self.hook_of(BUNDLE, name)
+    }
+
+    /// The same of this bundle.
+    pub fn hook_of(&self, bundle: &str, name: &str) -> Result<(), String> {
+        let ran = self.host.run(&format!("exec setsid --wait {bundle}/hooks/{name}"));
         if ran.code == 0 { Ok(()) } else { Err(format!("{name} exited with {}: {}", ran.code, ran.output.trim())) }
     }
 
@@ -91,7 +129,7 @@ impl Subject {
     }
 
     /// What of releases.md's invariants does not hold at this moment.
-    pub fn check(&self) -> Vec<String> {
+    pub fn check(&mut self) -> Vec<String> {
         let base = self.host.path("/opt/app");
         let mut broken = Vec::new();
         for link in ["current", "validated"] {
@@ -108,6 +146,16 @@ impl Subject {
         let reported = self.reported.as_ref().map(|id| base.join("releases").join(id.as_str()));
         if reported.is_some_and(|folder| !folder.is_dir()) {
             broken.push("what was reported as validated is not there".to_owned());
+        }
+        if fs::read_link(base.join("validated")).is_ok_and(|target| target.ends_with(self.liar.as_str())) {
+            broken.push("R7: validated is a release that never passed".to_owned());
+        }
+        broken.extend(check_log(&base).err());
+        let socket = self.host.run(SOCKET).output;
+        let is_of_this_boot = socket.lines().next() == self.socket.lines().next();
+        let before = mem::replace(&mut self.socket, socket);
+        if is_of_this_boot && before != self.socket {
+            broken.push(format!("R11: app.socket was {before:?}, and is {:?}", self.socket));
         }
         broken
     }
@@ -141,6 +189,30 @@ impl Subject {
         }
         broken
     }
+}
+
+/// R4 and R8: numbers count up, and the last line that is whole tells what is current, by what it says or what it was.
+fn check_log(base: &Path) -> Result<(), String> {
+    let log = trail::read(&base.join("activations.jsonl")).map_err(|error| error.to_string())?;
+    let activations = log.iter().filter_map(|record| match record {
+        Record::Activation { n, release, from, .. } => Some((*n, release, from.as_ref())),
+        _ => None,
+    });
+    let activations: Vec<_> = activations.collect();
+    if let Some([(before, ..), (n, release, _), ..]) = activations.windows(2).find(|two| two[0].0 >= two[1].0) {
+        return Err(format!("R4: {n} of {release} comes after {before}"));
+    }
+    let counter = fs::read_to_string(base.join("counter")).unwrap_or_default();
+    let (last, release, from) = activations.last().ok_or("R8: no activation is in the log")?;
+    if counter.trim().parse().is_ok_and(|counter: u64| counter < *last) {
+        return Err(format!("R4: {last} of {release} was never counted: {}", counter.trim()));
+    }
+    let current = fs::read_link(base.join("current")).map_err(|error| format!("current: {error}"))?;
+    let is_current = |id: &ReleaseId| current.ends_with(id.as_str());
+    if is_current(release) || from.is_some_and(is_current) {
+        return Ok(());
+    }
+    Err(format!("R8: current is {}, and the last activation was of {release} from {from:?}", current.display()))
 }
 
 /// What is wrong with a folder that must be a release.

@@ -192,3 +192,23 @@ fn a_provisional_release_that_crashes_is_replaced_by_the_validated_one_at_once()
     let said = host.fail(&format!("releasectl validate {}", bad.id));
     assert!(said.contains("is not validated: its instance ended"), "{said}");
 }
+
+#[test]
+fn a_bare_rollback_passes_over_what_has_passed_and_failed_since() {
+    let (host, [one, two, three]) = (Host::boot(), ["one", "two", "three"].map(good));
+    let mut agent = Agent::new(&host);
+    for bundle in [&one, &two, &three] {
+        agent.deploy(&bundle.archive).expect_success();
+    }
+    host.succeed(&format!("releasectl activate {}", two.id));
+    host.succeed(&format!("systemctl kill -s KILL 'app-{}@*'", two.id));
+    assert!(host.succeed("curl -s --max-time 20 localhost/lambros").contains("Hello, lambros!"));
+    host.wait_until("boot has ended", |host| {
+        host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
+    });
+    assert_converged(&host, three.id.as_str());
+    let marks = listed(&host, two.id.as_str());
+    assert!(marks["passed"] == true && marks["bad"].as_str().is_some(), "{marks}");
+    host.succeed("releasectl rollback");
+    assert_converged(&host, one.id.as_str());
+}

@@ -1,11 +1,18 @@
 //! Several at once: one waits and says for whom, none breaks, and what was superseded says so.
 
-use std::{process::Stdio, thread};
+use std::{
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
 
+use releases::bundle::Bundle;
 use rig::{Agent, Host, Load, Mode, crowd, findings};
+use serde_json::Value;
 
 use crate::{
-    bundles::{good, script},
+    bake::listed,
+    bundles::{bake, contents, good, script},
     deploy::{assert_converged, status},
 };
 
@@ -45,12 +52,16 @@ fn rollbacks_prunes_restarts_and_boots_take_turns_with_deployments() {
     for verb in ["rollback", "prune", "restart", "boot", "validate", &format!("rollback {}", one.id)] {
         let begin = || {
             let mut command = host.command("releasectl");
-            command.args(verb.split(' ')).stdout(Stdio::null()).spawn().unwrap()
+            command.args(verb.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         let others = [begin(), begin()];
         agent.deploy(&two.archive).expect_success();
-        for mut other in others {
-            other.wait().unwrap();
+        for other in others {
+            let ended = other.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            // The second of two rollbacks finds nothing before the first release, and says so.
+            let is_at_the_end = verb == "rollback" && said.contains("no validated release was activated before");
+            assert!(ended.status.success() || is_at_the_end, "{verb} ended with {}: {said}", ended.status);
         }
         // Whoever came last: a deployment, or a rollback that did not know of it.
         let current = status(&host)["current"].as_str().unwrap().to_owned();
@@ -60,4 +71,58 @@ fn rollbacks_prunes_restarts_and_boots_take_turns_with_deployments() {
     }
     assert_eq!(load.stop().losses(), "none");
     assert_converged(&host, two.id.as_str());
+}
+
+/// A release that bakes for so many seconds.
+fn bakes(label: &str, seconds: u32) -> Bundle {
+    let mut contents = contents();
+    bake(&mut contents, seconds);
+    contents.pack(label).unwrap()
+}
+
+fn wait_until_it_bakes(host: &Host) {
+    host.wait_until("it is validated", |host| host.run("pgrep -f '[r]eleasectl validate'").code == 0);
+}
+
+#[test]
+fn while_a_release_bakes_nobody_waits_for_the_lock_and_a_boot_serves_at_once() {
+    let (host, good) = (Host::boot(), good("good"));
+    Agent::new(&host).deploy(&good.archive).expect_success();
+    let next = bakes("next", 50);
+    thread::scope(|scope| {
+        let deployment = scope.spawn(|| Agent::new(&host).deploy(&next.archive));
+        wait_until_it_bakes(&host);
+        for verb in [&format!("pin {}", good.id), &format!("unpin {}", good.id), "prune", "status", "boot"] {
+            host.succeed(&format!("releasectl {verb} --lock-wait 0"));
+        }
+        assert!(!deployment.is_finished(), "it bakes for 50 s");
+        // Nobody is left to serve; the watcher has seen nothing yet, or is about to.
+        let began = Instant::now();
+        host.succeed("systemctl kill -s KILL 'app-*@*'");
+        assert!(host.succeed("curl -s --max-time 20 localhost/lambros").contains("Hello, lambros!"));
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        deployment.join().unwrap().expect_failure("ValidateService");
+    });
+    assert_converged(&host, good.id.as_str());
+}
+
+#[test]
+fn what_is_superseded_while_it_bakes_says_so_and_is_not_validated() {
+    let (host, [good, one, two]) = (Host::boot(), [good("good"), bakes("one", 50), bakes("two", 3)]);
+    Agent::new(&host).deploy(&good.archive).expect_success();
+    let load = Load::start(&host, Mode::C3, 10);
+    let superseded = thread::scope(|scope| {
+        let deployment = scope.spawn(|| Agent::new(&host).deploy(&one.archive));
+        wait_until_it_bakes(&host);
+        Agent::new(&host).deploy(&two.archive).expect_success();
+        deployment.join().unwrap().expect_success()
+    });
+    let said = &superseded.last().output;
+    assert!(said.contains(&format!("superseded by {}", two.id)), "{said}");
+    assert_eq!(load.stop().losses(), "none");
+    assert_converged(&host, two.id.as_str());
+    assert_eq!(status(&host)["validated"], two.id.as_str());
+    let marks = [&one, &two].map(|bundle| listed(&host, bundle.id.as_str()));
+    assert_eq!([&marks[0]["passed"], &marks[1]["passed"]], [false, true]);
+    assert_eq!([&marks[0]["bad"], &marks[1]["bad"]], [&Value::Null, &Value::Null], "neither did anything wrong");
 }

@@ -150,3 +150,21 @@ fn an_instance_that_hangs_is_ended_by_its_watchdog_and_replaced() {
     });
     assert_converged(&host, bundle.id.as_str());
 }
+
+#[test]
+fn a_disk_that_takes_nothing_more_keeps_no_instance_from_being_started() {
+    let (host, bundle) = (Host::boot(), good("one"));
+    host.succeed("mkdir /opt/app && mount -t tmpfs -o size=100m,nr_inodes=500,mode=755 tmpfs /opt/app");
+    Agent::new(&host).deploy(&bundle.archive).expect_success();
+    host.succeed(
+        "mkdir /opt/app/.fillers && cd /opt/app/.fillers && ! seq 999 | xargs touch 2>/dev/null && ! touch more",
+    );
+    host.run("head -c 1G /dev/zero >/opt/app/.fillers/1");
+    host.succeed("systemctl kill -s KILL 'app-*@*'");
+    assert!(host.succeed("curl -s --max-time 20 localhost/lambros").contains("Hello, lambros!"));
+    host.wait_until("boot has ended", |host| {
+        host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
+    });
+    host.succeed("rm -r /opt/app/.fillers");
+    assert_converged(&host, bundle.id.as_str());
+}

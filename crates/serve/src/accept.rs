@@ -54,7 +54,8 @@ impl Acceptor {
         match (stage.phase, self.owner) {
             (Phase::Alone, Owner::Parent) => tokio::select! {
                 never = self.run() => match never {},
-                () = sleep_until(stage.since + GRACE_ALONE) => {}
+                // Who came before the end may wait there still: this task does not run at every moment.
+                () = sleep_until(stage.since + GRACE_ALONE) => self.empty(),
                 () = watch.leaves(stage) => {}
             },
             // Nobody can come to a queue that ends with the process: what waits there is all that ever will.

@@ -4,8 +4,11 @@ use std::{
     fs,
     io::Write,
     os::{fd::OwnedFd, unix::net::UnixStream},
+    thread,
     time::{Duration, Instant},
 };
+
+use rustix::process::Signal;
 
 use crate::served::{Start, ask, assert_is_the_last, connect, listener, receive, send};
 
@@ -122,6 +125,30 @@ fn alone_it_answers_what_waits_in_a_queue_that_others_would_close() {
     assert_eq!(served.report()["accepting"], false);
     let _next = connect(&address);
     assert!(listener.accept().is_ok(), "its parent's socket is open");
+}
+
+/// Whoever came before the end of the grace, and whom nobody had time to accept: a host that shuts down is busy.
+#[test]
+fn what_waits_in_the_queue_at_the_end_of_the_grace_is_answered() {
+    let (start, listener) = Start::inherited();
+    rustix::net::listen(&listener, 1024).unwrap();
+    let (served, address) = start.ready();
+    served.retire_alone();
+    let end = Instant::now() + Duration::from_secs(5);
+    served.stop();
+    assert_eq!(served.report()["accepting"], true);
+    let mut waiting: Vec<_> = (0..600).map(|_| connect(&address)).collect();
+    waiting.iter_mut().for_each(|stream| send(stream, "/"));
+    thread::sleep(end.saturating_duration_since(Instant::now()));
+    served.kill(Signal::CONT);
+    served.wait_for_report("accepting", false);
+    // As systemd does then: whatever was still in the queue would be reset.
+    drop(listener);
+    for mut stream in waiting {
+        let response = receive(&mut stream);
+        assert_is_the_last(stream, &response, "hello");
+    }
+    served.ends_well();
 }
 
 /// Growing it later stops every thread for 10 to 20 ms at each doubling.

@@ -17,8 +17,10 @@ use rustix::{
 };
 use tokio::{io::Interest, net::UnixStream};
 
-/// Clients of a listening socket that wait to be accepted.
-const BACKLOG: i32 = 16;
+use crate::predecessor::CHANNELS;
+
+/// Clients of a listening socket that wait to be accepted: one more, and it is as if nobody listened (EAGAIN).
+const BACKLOG: i32 = CHANNELS as i32;
 /// A socket waits in none of its calls; none outlives an exec.
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 

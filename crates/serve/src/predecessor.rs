@@ -21,8 +21,11 @@ use crate::{
     successor::PATIENCE,
 };
 
-/// Instances that may retire at once in favour of one.
-const CHANNELS: usize = 16;
+/// Instances that may retire at once in favour of one. Each keeps its channel until its last request has ended, ten minutes
+/// maybe, and all of them call the next one at the same moment.
+pub(crate) const CHANNELS: usize = 256;
+/// The longest greeting, whatever a later version adds to it.
+pub(crate) const GREETING: usize = 64;
 
 /// Takes in what other instances hand over.
 #[derive(Clone)]
@@ -125,12 +128,11 @@ impl Intake {
         if !channel.is_ours() {
             return Err(End::Stranger);
         }
-        let mut buffer = vec![0; LONGEST];
         tokio::select! {
-            welcomed = timeout(PATIENCE, self.welcome(channel, &mut buffer)) => welcomed.map_err(|_| End::Silent)??,
+            welcomed = timeout(PATIENCE, self.welcome(channel)) => welcomed.map_err(|_| End::Silent)??,
             _ = closing.changed() => return Ok(()),
         }
-        let mut told = false;
+        let (mut buffer, mut told) = (vec![0; LONGEST], false);
         loop {
             let packet = tokio::select! {
                 _ = closing.changed() => break,
@@ -154,8 +156,9 @@ impl Intake {
         Ok(())
     }
 
-    async fn welcome(&self, channel: &Channel, buffer: &mut [u8]) -> Result<(), End> {
-        let hello = channel.receive(buffer).await?;
+    async fn welcome(&self, channel: &Channel) -> Result<(), End> {
+        let mut buffer = [0; GREETING];
+        let hello = channel.receive(&mut buffer).await?;
         match Message::decode(&buffer[..hello.length])?.0 {
             Message::Hello { n } if n == self.place.n() => Err(End::Itself),
             Message::Hello { .. } => Ok(channel.try_send(&Message::Welcome { n: self.place.n() }.encode())?),

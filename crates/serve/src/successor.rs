@@ -14,6 +14,7 @@ use crate::{
     message::{LONGEST, MOST_BYTES, Message, Monotonic, Travelling, VERSION},
     packet::{Channel, Packet},
     place::Place,
+    predecessor::GREETING,
 };
 
 /// How long an answer may take, of an instance that lives.
@@ -214,7 +215,7 @@ async fn greet(place: &Place, n: u64) -> io::Result<Found> {
         return Err(io::Error::other("it is another user's"));
     }
     channel.try_send(&Message::Hello { n: place.n() }.encode())?;
-    let mut buffer = [0; 64];
+    let mut buffer = [0; GREETING];
     let packet = timeout(PATIENCE, channel.receive(&mut buffer)).await??;
     if packet.length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -263,7 +264,7 @@ async fn offered(waiting: &mut VecDeque<Offer>, offers: &mut Offers) -> Offer {
 
 /// Returns when whoever speaks another version retires or dies: then it ends its channel.
 async fn ended(channel: Channel) {
-    let mut buffer = [0; 64];
+    let mut buffer = [0; GREETING];
     loop {
         match channel.receive(&mut buffer).await {
             Ok(Packet { length: 0, .. }) | Err(_) => return,

@@ -183,6 +183,23 @@ fn one_that_dies_and_has_not_read_what_it_was_told_has_handed_over_what_follows_
     }
 }
 
+/// Each with one long request left: they keep their channels, and when their successor retires they call the next together.
+#[test]
+fn a_hundred_that_retire_at_once_are_all_heard() {
+    let host = Host::new();
+    let new = host.start(1);
+    new.stop();
+    let callers: Vec<_> = (0..100).map(|_| peer::greet(host.path(), 1)).collect();
+    new.kill(Signal::CONT);
+    callers.iter().for_each(|caller| caller.assert_welcome(1));
+    for caller in &callers {
+        let (mut client, ours) = pair();
+        caller.send_with(&peer::connection(false, 10_000, b""), &[ours.as_fd()]);
+        assert_eq!(caller.receive().0, TOOK);
+        assert_served_by(&mut client, 1);
+    }
+}
+
 #[test]
 fn what_was_taken_back_is_not_served_twice() {
     let host = Host::new();

@@ -64,9 +64,15 @@ pub fn welcome(listening: &OwnedFd, n: u64, version: u8) -> Peer {
 
 /// Calls an instance and is welcome.
 pub fn call(folder: &Path, n: u64) -> Peer {
+    let peer = greet(folder, n);
+    peer.assert_welcome(n);
+    peer
+}
+
+/// Calls an instance.
+pub fn greet(folder: &Path, n: u64) -> Peer {
     let peer = connect(folder, n);
     peer.send(&greeting(1, HELLO, 99));
-    assert_eq!(peer.receive().0, greeting(1, WELCOME, n));
     peer
 }
 
@@ -125,6 +131,11 @@ impl Peer {
         let descriptor = descriptors.next();
         buffer.truncate(length);
         Ok((buffer, descriptor))
+    }
+
+    #[track_caller]
+    pub fn assert_welcome(&self, n: u64) {
+        assert_eq!(self.receive().0, greeting(1, WELCOME, n));
     }
 
     /// The other end has ended the channel; what it had said before is passed over.

@@ -45,7 +45,13 @@ struct Found {
 struct Sent {
     offer: Offer,
     at: Instant,
-    valid_until: Monotonic,
+}
+
+impl Sent {
+    /// When it is taken back, unless it is answered.
+    fn patience(&self) -> Instant {
+        self.at + PATIENCE
+    }
 }
 
 impl Succession {
@@ -128,7 +134,7 @@ impl Succession {
         let mut buffer = vec![0; LONGEST];
         let (mut too_many, mut ending) = (false, false);
         loop {
-            let patience = sent.front().map(|sent| sent.at + PATIENCE);
+            let patience = sent.front().map(Sent::patience);
             let patience = patience.or_else(|| ending.then(|| Instant::now() + PATIENCE));
             tokio::select! {
                 biased;
@@ -161,7 +167,7 @@ impl Succession {
                     }
                 }
                 offer = offered(&mut self.waiting, &mut self.offers), if next.is_none() => {
-                    *next = pack(offer, sent.front().map(|sent| sent.valid_until));
+                    *next = pack(offer, sent.front());
                 }
             }
         }
@@ -226,22 +232,23 @@ async fn greet(place: &Place, n: u64) -> io::Result<Found> {
     }
 }
 
-/// What a connection says of itself; `None` where it is too long to travel, and stays.
-fn pack(offer: Offer, oldest: Option<Monotonic>) -> Option<(Sent, Vec<u8>)> {
+/// What a connection says of itself; `None` where it is too long to travel, and stays. With the first that waits for its
+/// answer all behind it are taken back.
+fn pack(offer: Offer, first: Option<&Sent>) -> Option<(Sent, Vec<u8>)> {
     if offer.parked.ahead.len() > MOST_BYTES {
         offer.refuse();
         return None;
     }
-    let valid_until = oldest.unwrap_or_else(|| Monotonic::now().after(PATIENCE));
+    let valid_for = first.map_or(PATIENCE, |first| first.patience().saturating_duration_since(Instant::now()));
     let parked = &offer.parked;
     let message = Message::Connection(Travelling {
         fresh: parked.fresh,
         idle: parked.open.exchange().idle_since().elapsed(),
         head: parked.head_since.map(|since| since.elapsed()),
-        valid_until,
+        valid_until: Monotonic::now().after(valid_for),
         ahead: parked.ahead.to_vec(),
     });
-    Some((Sent { offer, at: Instant::now(), valid_until }, message.encode()))
+    Some((Sent { offer, at: Instant::now() }, message.encode()))
 }
 
 async fn send(channel: &Channel, next: Option<&(Sent, Vec<u8>)>) -> io::Result<()> {

@@ -200,6 +200,27 @@ fn a_hundred_that_retire_at_once_are_all_heard() {
     }
 }
 
+/// Else the successor would drop what came from a sender that has died, and that had arrived.
+#[test]
+fn however_long_a_handover_goes_on_a_connection_on_its_way_is_the_successors() {
+    let host = Host::new();
+    let old = host.start(1);
+    let idle = host.idle(60);
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let successor = peer::welcome(&listening, 2, 1);
+    let (mut owned, began) = (vec![successor.receive()], Instant::now());
+    // Eight are on their way at any time, and each is answered well within a second.
+    while began.elapsed() < Duration::from_millis(1500) {
+        spin(Duration::from_millis(30));
+        successor.send(&TOOK);
+        owned.push(successor.receive());
+        let (message, _) = owned.last().unwrap();
+        assert!(peer::is_valid(message), "after {:?}", began.elapsed());
+    }
+    assert!(owned.len() < idle.len(), "it goes on");
+}
+
 #[test]
 fn what_was_taken_back_is_not_served_twice() {
     let host = Host::new();

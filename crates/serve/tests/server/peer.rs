@@ -88,11 +88,24 @@ pub fn greeting(version: u8, kind: u8, n: u64) -> Vec<u8> {
 
 /// A connection that has been idle for 3 ms, valid for another `valid_ms`, with these bytes.
 pub fn connection(fresh: bool, valid_ms: u64, ahead: &[u8]) -> Vec<u8> {
-    let now = clock_gettime(ClockId::Monotonic);
-    let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-    let valid_until = now_ns + valid_ms * 1_000_000;
-    let (idle, head) = (3_u32.to_le_bytes(), u32::MAX.to_le_bytes());
+    idle_for(3, fresh, valid_ms, ahead)
+}
+
+/// The same, idle for so long.
+pub fn idle_for(idle_ms: u32, fresh: bool, valid_ms: u64, ahead: &[u8]) -> Vec<u8> {
+    let valid_until = now_ns() + valid_ms * 1_000_000;
+    let (idle, head) = (idle_ms.to_le_bytes(), u32::MAX.to_le_bytes());
     [&[1, CONNECTION, fresh.into()][..], &idle, &head, &valid_until.to_le_bytes(), ahead].concat()
+}
+
+/// Whether the sender of that connection may not take it back yet.
+pub fn is_valid(connection: &[u8]) -> bool {
+    u64::from_le_bytes(connection[11..19].try_into().unwrap()) > now_ns()
+}
+
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 impl Peer {

@@ -116,7 +116,7 @@ impl Succession {
         }
         let mut buffer = vec![0; LONGEST];
         while let Ok(Some(packet)) = channel.try_receive(&mut buffer) {
-            // What is not understood answers nothing.
+            // Nothing comes of it any more, whatever it says.
             let _ = heard(&buffer[..packet.length], &mut sent);
         }
         for Sent { offer, .. } in sent.into_iter().chain(next.map(|(sent, _)| sent)).rev() {
@@ -174,18 +174,24 @@ impl Succession {
     }
 }
 
-/// The error is why nothing more can come of this successor.
+/// Each message answers the connection whose turn it is: whatever is no acknowledgement is a refusal. The error is why nothing
+/// more can come of this successor.
 fn heard(bytes: &[u8], sent: &mut VecDeque<Sent>) -> Result<(), String> {
-    match Message::decode(bytes) {
-        Ok((Message::Took, _)) => sent.pop_front().map(|sent| sent.offer.taken()),
-        Ok((Message::Refused(reason), _)) => {
-            tracing::debug!(?reason, "a connection is refused, and stays");
-            sent.pop_front().map(|sent| sent.offer.refuse())
-        }
-        Ok(_) => None,
-        Err(error) => return Err(format!("it says what nobody understands: {error}")),
+    let Some(Sent { offer, .. }) = sent.pop_front() else {
+        return Err("it answers what it was not asked".to_owned());
+    };
+    let said = Message::decode(bytes);
+    if let Ok((Message::Took, _)) = said {
+        offer.taken();
+        return Ok(());
     }
-    .ok_or_else(|| "it answers what it was not asked".to_owned())
+    tracing::debug!(?said, "a connection is refused, and stays");
+    offer.refuse();
+    match said {
+        Ok((Message::Refused(_), _)) => Ok(()),
+        Ok(_) => Err("it says what it has not been asked for".to_owned()),
+        Err(error) => Err(format!("it says what nobody understands: {error}")),
+    }
 }
 
 /// The first that answers, and whether one that was there has ended instead.

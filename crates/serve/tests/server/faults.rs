@@ -82,6 +82,30 @@ fn a_successor_that_dies_after_it_acknowledged_all_costs_what_its_own_crash_cost
 }
 
 #[test]
+fn what_is_no_acknowledgement_takes_nothing_and_what_follows_it_is_heard() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(2);
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let successor = peer::welcome(&listening, 2, 1);
+    drop(listening);
+    let [first, second] = [0, 1].map(|_| TcpStream::from(successor.receive().1.unwrap()));
+    idle.sort_by_key(|stream| stream.local_addr().unwrap() != first.peer_addr().unwrap());
+    // Both before the old one hears any.
+    old.stop();
+    successor.send(&[1, 200]);
+    successor.send(&TOOK);
+    old.kill(Signal::CONT);
+    old.wait_for("STATUS=retiring, alone");
+    drop((first, second, successor));
+    let mut owned = idle.pop().unwrap();
+    assert_eq!(owned.read(&mut [0]).unwrap_or(0), 0, "it died with its owner");
+    assert_served_to_its_end(idle.pop().unwrap());
+    assert_eq!(old.ended().report()["handed_over"], 1);
+}
+
+#[test]
 fn a_successor_that_hangs_is_taken_back_from_and_cannot_take_later() {
     let host = Host::new();
     let old = host.start(1);

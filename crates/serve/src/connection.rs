@@ -99,7 +99,7 @@ async fn fresh(io: &mut Io, watch: &mut Watch, clock: &mut Clock) -> Fresh {
 
 async fn http1(io: Io, router: &Router, watch: &mut Watch, clock: &mut Clock) -> Option<(Parked, Turn)> {
     let (stream, exchange, turns) = (io.stream(), io.exchange(), watch.turns());
-    let answer = Answer::new(&io, router.clone(), watch.clone());
+    let (alive, answer) = (io.alive(), Answer::new(&io, router.clone(), watch.clone()));
     let mut builder = http1::Builder::new();
     // The clocks are ours: they go on in the next process.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head::LIMIT);
@@ -124,10 +124,12 @@ async fn http1(io: Io, router: &Router, watch: &mut Watch, clock: &mut Clock) ->
             biased;
             served = served => match served {
                 Served::Ended(result) => {
-                    // After a request with an `Upgrade` that nobody took up, hyper ends without the end of a connection.
+                    // After a request with an `Upgrade` that nobody took up, hyper ends without the end of a connection. The
+                    // drain waits for that too.
                     if result.is_ok() && !exchange.is_closing() && !exchange.is_upgraded() {
                         let _ = linger(&stream).await;
                     }
+                    drop(alive);
                     return ended(result);
                 }
                 Served::Leaves => break,

@@ -268,10 +268,10 @@ impl Watch {
     /// Counts a connection, idle since then, for as long as what is returned lives; `None` once the drain is over.
     pub(crate) fn open(&self, permit: OwnedSemaphorePermit, idle_since: Instant) -> Option<Open> {
         let (counts, exchange) = (self.counts.clone(), Arc::new(Exchange::new(idle_since)));
-        let alive = self.alive.upgrade()?;
+        let alive = Alive(self.alive.upgrade()?);
         let id = counts.opened.fetch_add(1, Ordering::Relaxed);
         counts.open().insert(id, exchange.clone());
-        Some(Open { id, counts, exchange, handed_over: AtomicBool::new(false), _permit: permit, _alive: alive })
+        Some(Open { id, counts, exchange, handed_over: AtomicBool::new(false), _permit: permit, alive })
     }
 
     /// Counts a request for as long as what is returned lives.
@@ -449,10 +449,19 @@ pub(crate) struct Open {
     exchange: Arc<Exchange>,
     handed_over: AtomicBool,
     _permit: OwnedSemaphorePermit,
-    _alive: mpsc::Sender<Infallible>,
+    alive: Alive,
 }
 
+/// The drain is not over as long as this lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Alive(#[expect(dead_code, reason = "it is there to be dropped")] mpsc::Sender<Infallible>);
+
 impl Open {
+    /// For what outlives the connection's place among those that are open.
+    pub(crate) fn alive(&self) -> Alive {
+        self.alive.clone()
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id
     }

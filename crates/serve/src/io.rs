@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     chunks::Chunks,
-    drain::{Open, Watch},
+    drain::{Alive, Open, Watch},
     exchange::{Exchange, Wants},
     frames::{Frames, Next, PREFACE},
     head::Head,
@@ -156,6 +156,11 @@ impl Io {
     /// Which of the instance's connections it is.
     pub(crate) fn id(&self) -> u64 {
         self.open.id()
+    }
+
+    /// Held until its end, it makes the drain wait, whatever becomes of this.
+    pub(crate) fn alive(&self) -> Alive {
+        self.open.alive()
     }
 
     pub(crate) fn is_fresh(&self) -> bool {

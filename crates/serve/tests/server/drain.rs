@@ -218,6 +218,28 @@ fn an_answer_to_an_upload_that_offers_an_upgrade_arrives_whole_too() {
     served.ends_well();
 }
 
+#[test]
+fn the_process_does_not_end_amid_the_end_of_its_last_connection() {
+    let (mut served, address) = Start::alone().ready();
+    let mut stream = connect(&address);
+    // Accepted in order: once a later one is answered, this one has been accepted.
+    ask(&mut connect(&address), "/");
+    served.retire_alone();
+    let offer = "POST /early HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1000000\r\n\r\n";
+    stream.write_all(offer.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("early"), "{response}");
+    // The rest of its request, which is read as long as it comes.
+    for _ in 0..15 {
+        stream.write_all(&[b'x'; 1000]).expect("it is read");
+        thread::sleep(LATER);
+    }
+    assert!(served.child.try_wait().unwrap().is_none());
+    drop(stream);
+    served.ends_well();
+}
+
 /// An empty line comes before a head, and is none (RFC 9112, 2.2).
 #[test]
 fn a_connection_that_has_sent_an_empty_line_is_idle() {

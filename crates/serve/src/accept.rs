@@ -14,6 +14,7 @@ use crate::{
     io::Io,
     listener::{ACCEPT_AGAIN, Accepting, Owner},
     parked::{Received, Unfit},
+    said::Said,
     stream::{Peer, Stream},
 };
 
@@ -26,6 +27,14 @@ pub(crate) struct Acceptor {
     pub watch: Watch,
     /// One for each connection that may be open.
     pub permits: Arc<Semaphore>,
+    pub said: Troubles,
+}
+
+/// What may keep clients in the queue.
+#[derive(Debug, Default)]
+pub(crate) struct Troubles {
+    full: Said,
+    failing: Said,
 }
 
 impl Acceptor {
@@ -34,8 +43,11 @@ impl Acceptor {
         loop {
             let permit = self.permit().await;
             match self.listener.accept().await {
-                Ok((stream, peer)) => self.serve(stream, peer, permit),
-                Err(error) => wait_after(&error).await,
+                Ok((stream, peer)) => {
+                    self.said.failing.ends();
+                    self.serve(stream, peer, permit);
+                }
+                Err(error) => self.wait_after(&error).await,
             }
         }
     }
@@ -82,18 +94,23 @@ impl Acceptor {
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
-        if self.permits.available_permits() == 0 {
+        if self.permits.available_permits() > 0 {
+            self.said.full.ends();
+        } else if self.said.full.begins() {
             tracing::warn!("as many connections are open as may be (APP_CONNECTIONS); others wait");
         }
         self.permits.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!("it is never closed"))
     }
-}
 
-/// A client that has gone again costs nothing; what may last (EMFILE, ENFILE, ENOMEM) must not spin (accept(2)).
-async fn wait_after(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-        tracing::warn!(%error, "cannot accept a connection");
+    /// A client that has gone again costs nothing; what may last (EMFILE, ENFILE, ENOMEM) must not spin (accept(2)).
+    async fn wait_after(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            return;
+        }
+        if self.said.failing.begins() {
+            tracing::warn!(%error, "cannot accept a connection; others wait");
+        }
         sleep(ACCEPT_AGAIN).await;
     }
 }

@@ -113,6 +113,7 @@ mod place;
 mod predecessor;
 mod report;
 mod retire;
+mod said;
 mod server;
 mod stream;
 mod successor;

@@ -18,6 +18,7 @@ use crate::{
     packet::{Channel, Listener, Packet},
     parked::{Received, Unfit},
     place::Place,
+    said::Said,
     successor::PATIENCE,
 };
 
@@ -88,24 +89,26 @@ impl Intake {
     }
 
     async fn run(self, listener: Listener, mut closing: watch::Receiver<()>) {
-        let (mut channels, mut flooded) = (JoinSet::new(), false);
+        let (mut channels, flooded, deaf) = (JoinSet::new(), Said::default(), Said::default());
         loop {
             tokio::select! {
                 // An error is the end of the other half.
                 _ = closing.changed() => break,
                 accepted = listener.accept() => match accepted {
                     Ok(_) if channels.len() >= CHANNELS => {
-                        if !flooded {
+                        if flooded.begins() {
                             tracing::warn!("{CHANNELS} instances retire at once; others are refused");
                         }
-                        flooded = true;
                     }
                     Ok(channel) => {
-                        flooded = false;
+                        flooded.ends();
+                        deaf.ends();
                         channels.spawn(self.clone().serve(channel, closing.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!("cannot hear an instance that retires: {error}");
+                        if deaf.begins() {
+                            tracing::warn!("cannot hear an instance that retires: {error}");
+                        }
                         sleep(ACCEPT_AGAIN).await;
                     }
                 },

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{config::Config, drain::Counts, exchange::Cut};
+use crate::{config::Config, drain::Counts, exchange::Cut, said::Said};
 
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,6 +29,8 @@ pub(crate) struct Reporter {
     counts: Arc<Counts>,
     /// What the file says.
     written: Mutex<Vec<u8>>,
+    /// That it cannot be written.
+    failing: Said,
 }
 
 #[derive(Serialize)]
@@ -65,7 +67,14 @@ const WAITS: usize = 5;
 impl Reporter {
     pub(crate) fn new(config: &Config, counts: Arc<Counts>) -> Self {
         let path = config.runtime.as_ref().map(|folder| folder.join(format!("{}.json", config.n)));
-        Self { path, release: config.release.clone(), n: config.n, counts, written: Mutex::default() }
+        Self {
+            path,
+            release: config.release.clone(),
+            n: config.n,
+            counts,
+            written: Mutex::default(),
+            failing: Said::default(),
+        }
     }
 
     /// Replaces the file, where it would say something else. `accepting` is false from the moment on at which nothing will ever be accepted again.
@@ -94,8 +103,14 @@ impl Reporter {
             return;
         }
         match replace(path, &report) {
-            Ok(()) => *written = report,
-            Err(error) => tracing::warn!(%error, path = %path.display(), "cannot write the instance's file"),
+            Ok(()) => {
+                *written = report;
+                self.failing.ends();
+            }
+            Err(error) if self.failing.begins() => {
+                tracing::warn!(%error, path = %path.display(), "cannot write the instance's file")
+            }
+            Err(_) => {}
         }
     }
 

@@ -12,7 +12,7 @@ use tower_layer::layer_fn;
 
 use crate::{
     Error,
-    accept::Acceptor,
+    accept::{Acceptor, Troubles},
     answer::Routed,
     config::Config,
     drain::{self, Watch},
@@ -107,8 +107,8 @@ impl Server {
         let listener = listener.accepting().map_err(failed)?;
         let (router, counts) = (router.layer(layer_fn(Routed)), watch.counts());
         let permits = Arc::new(Semaphore::new(config.connections as usize));
-        let acceptor =
-            Acceptor { listener, owner, router: router.clone(), watch: watch.clone(), permits: permits.clone() };
+        let (said, served_by, watched) = (Troubles::default(), router.clone(), watch.clone());
+        let acceptor = Acceptor { listener, owner, router: served_by, watch: watched, permits: permits.clone(), said };
         if config.runtime.is_none() {
             tracing::info!("RUNTIME_DIRECTORY is not set: no connection is handed over");
         }

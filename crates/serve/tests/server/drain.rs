@@ -225,7 +225,8 @@ fn the_process_does_not_end_amid_the_end_of_its_last_connection() {
     // Accepted in order: once a later one is answered, this one has been accepted.
     ask(&mut connect(&address), "/");
     served.retire_alone();
-    let offer = "POST /early HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1000000\r\n\r\n";
+    let offer =
+        "POST /early HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1000000\r\n\r\n";
     stream.write_all(offer.as_bytes()).unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
@@ -396,7 +397,7 @@ fn what_is_cut_is_told_one_by_one() {
     served.retire_alone();
     served.wait_for("STATUS=ended");
     drop(fresh);
-    let text = String::from_utf8(served.output().stderr).unwrap();
+    let text = served.log();
     let cuts: Vec<&str> = text.lines().filter(|line| line.contains(" cut kind=")).collect();
     let request = "kind=\"request\" route=\"/slow/{ms}\" age_ms=1";
     let response = "kind=\"response\" route=\"/chunks/{ms}\" age_ms=1";

@@ -60,7 +60,7 @@ impl Harassed {
             thread::sleep(std::time::Duration::from_millis(5));
         }
         served.signal();
-        let text = String::from_utf8(served.output().stderr).unwrap();
+        let text = served.log();
         assert!(text.contains(words), "{words}: {text}");
     }
 }
@@ -111,7 +111,7 @@ fn another_user_cannot_take_out() {
     let response = ask(&mut idle[0], "/instance");
     assert_is_the_last(idle.remove(0), &response, "1");
     drop(listening);
-    let text = String::from_utf8(harassed.served.output().stderr).unwrap();
+    let text = harassed.served.log();
     assert!(text.contains("another user's"), "{text}");
 }
 

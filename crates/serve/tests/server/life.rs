@@ -71,7 +71,7 @@ fn a_router_that_is_not_ready_accepts_nothing_and_ends_with_its_reason() {
     let served = start.with("HELLO_NOT_READY", 1).with("APP_READY_SECONDS", 1).spawn();
     let said = served.wait_for("STATUS=starting: /readyz");
     assert!(said.contains("503") && said.contains("the database does not answer"), "{said}");
-    let text = String::from_utf8(served.output().stderr).unwrap();
+    let text = served.log();
     assert!(text.contains("503 Service Unavailable: the database does not answer"), "{text}");
     assert!(listener.accept().is_ok(), "the connection still waits in the queue");
 }
@@ -149,6 +149,27 @@ fn what_waits_in_the_queue_at_the_end_of_the_grace_is_answered() {
         assert_is_the_last(stream, &response, "hello");
     }
     served.ends_well();
+}
+
+/// Each would be a line for each connection, or for each second.
+#[test]
+fn what_lasts_is_said_once() {
+    let (served, address) = Start::alone().with("APP_CONNECTIONS", 1).with("HELLO_LOG", 1).ready();
+    let file = served.folder().join(format!("{}.json", served.n));
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    for _ in 0..10 {
+        ask(&mut connect(&address), "/");
+    }
+    // One a second, and the file each second too.
+    let mut slow = connect(&address);
+    send(&mut slow, "/slow/2500");
+    served.signal();
+    (0..2).for_each(|_| drop(served.wait_for("STATUS=retiring")));
+    let text = served.log();
+    for words in ["as many connections are open as may be", "cannot write the instance's file"] {
+        assert_eq!(text.matches(words).count(), 1, "{words}: {text}");
+    }
 }
 
 /// Growing it later stops every thread for 10 to 20 ms at each doubling.

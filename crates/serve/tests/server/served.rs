@@ -183,6 +183,16 @@ impl Served {
         }
     }
 
+    /// The directory that it shares with others.
+    pub fn folder(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// All that it has logged, at its end.
+    pub fn log(self) -> String {
+        String::from_utf8(self.output().stderr).unwrap()
+    }
+
     pub fn output(mut self) -> Output {
         let mut stderr = Vec::new();
         self.child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();

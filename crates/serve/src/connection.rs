@@ -292,7 +292,7 @@ fn ended<T>(result: hyper::Result<()>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{convert::Infallible, sync::Arc};
 
     use axum::{
         body::{Body, Bytes},
@@ -491,6 +491,22 @@ mod tests {
             if let Ok(Some(offer)) = timeout(SECOND, offers.recv()).await {
                 assert!(offer.parked.ahead.is_empty(), "{:?}", offer.parked.ahead);
             }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_leaves_before_its_response_is_not_waited_for() {
+        let never = || async { std::future::pending::<&str>().await };
+        let silent = || async { Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>()) };
+        for path in ["/never", "/silent"] {
+            let router = Router::new().route("/never", get(never)).route("/silent", get(silent));
+            let Served { mut client, counts, signal: _signal } = Served::accepted(router).await;
+            client.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await.unwrap();
+            sleep(SECOND).await;
+            assert_eq!((counts.connections(), counts.requests()), (1, 1));
+            drop(client);
+            sleep(SECOND).await;
+            assert_eq!((counts.connections(), counts.requests()), (0, 0), "{path}");
         }
     }
 

@@ -30,6 +30,9 @@
 //! - **WebSocket, server-sent events** and whatever else goes on for ever: the handler is told ([`Retiring`]) and ends, its
 //!   client returns to the next instance. A message that crosses a WebSocket's close is the client's to repeat.
 //! - **HTTP/1.0**, and a response that says close: they end as they always did.
+//! - **A client that half-closes** its connection before it has its response is taken for one that has gone: TCP tells no
+//!   difference, and what was begun for it is dropped, as hyper does. So nobody waits for the dead, and a stream that has
+//!   nothing to say still hears that its client has left.
 //! - **TLS** ends in front. A session's keys live in the process that made them, so it cannot be handed over.
 //! - **The deadline** cuts what is longer: 10 min with a next instance, 30 s without.
 //! - An idle connection, alone, is closed after the grace; a request that its client sends at that very moment is lost (RFC

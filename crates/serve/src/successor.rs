@@ -15,6 +15,7 @@ use crate::{
     packet::{Channel, Packet},
     place::Place,
     predecessor::GREETING,
+    said::Said,
 };
 
 /// How long an answer may take, of an instance that lives.
@@ -32,6 +33,8 @@ pub(crate) struct Succession {
     offers: Offers,
     /// Came back from one successor, for the next.
     waiting: VecDeque<Offer>,
+    /// That nobody can be looked for.
+    blind: Said,
 }
 
 /// An instance that serves.
@@ -56,7 +59,7 @@ impl Sent {
 
 impl Succession {
     pub(crate) fn new(place: Option<Place>, phases: Phases, offers: Offers) -> Self {
-        Self { place, phases, offers, waiting: VecDeque::new() }
+        Self { place, phases, offers, waiting: VecDeque::new(), blind: Said::default() }
     }
 
     /// Dropped, it leaves what was offered and not taken to be closed.
@@ -86,7 +89,7 @@ impl Succession {
     async fn seek(&mut self) -> Option<Found> {
         let place = self.place.as_ref()?;
         for _ in 0..ROUNDS {
-            let (found, ended_meanwhile) = ask_all(place).await;
+            let (found, ended_meanwhile) = ask_all(place, &self.blind).await;
             if found.is_some() || !ended_meanwhile {
                 return found;
             }
@@ -195,9 +198,11 @@ fn heard(bytes: &[u8], sent: &mut VecDeque<Sent>) -> Result<(), String> {
 }
 
 /// The first that answers, and whether one that was there has ended instead.
-async fn ask_all(place: &Place) -> (Option<Found>, bool) {
-    let others = place.others().unwrap_or_else(|error| {
-        tracing::warn!("cannot look for a successor: {error}");
+async fn ask_all(place: &Place, blind: &Said) -> (Option<Found>, bool) {
+    let others = place.others().inspect(|_| blind.ends()).unwrap_or_else(|error| {
+        if blind.begins() {
+            tracing::warn!("cannot look for a successor: {error}");
+        }
         Vec::new()
     });
     let mut ended_meanwhile = false;

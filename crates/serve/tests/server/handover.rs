@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::fd::AsFd,
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     time::{Duration, Instant},
@@ -10,6 +11,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::faults::pair;
+use crate::peer::{self, TOOK};
 use crate::served::{
     PATIENCE, Served, Start, ask, ask_until, assert_is_the_last, connect, listener, receive, says_close, send,
 };
@@ -217,6 +220,32 @@ fn the_time_limit_of_a_head_goes_on_from_where_it_was() {
     assert!(Duration::from_secs(14) < took && took < Duration::from_secs(18), "{took:?}");
 }
 
+/// The other half of it: what it carries, and what is made of that.
+#[test]
+fn the_time_limit_of_an_idle_connection_goes_on_from_where_it_was() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(1);
+    idle[0].set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    assert!(idle[0].read(&mut [0]).is_err(), "nothing is said yet");
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let (message, _) = peer::welcome(&listening, 2, 1).receive();
+    let idle_ms = u32::from_le_bytes(message[3..7].try_into().unwrap());
+    assert!((1000..5000).contains(&idle_ms), "{idle_ms} ms");
+
+    let new = host.start(3);
+    let (mut client, ours) = pair();
+    let retires = peer::call(host.path(), new.n);
+    let began = Instant::now();
+    retires.send_with(&peer::idle_for(73_000, false, 10_000, b""), &[ours.as_fd()]);
+    assert_eq!(retires.receive().0, TOOK);
+    drop(ours);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let took = began.elapsed();
+    assert!(Duration::from_millis(1900) < took && took < Duration::from_secs(6), "{took:?}");
+}
+
 #[test]
 fn with_a_successor_it_leaves_the_queue_and_stays_ready() {
     let host = Host::new();
@@ -287,13 +316,25 @@ fn two_that_retire_at_once_do_not_hand_over_in_a_circle() {
 }
 
 #[test]
-fn without_a_runtime_directory_it_closes_as_it_always_did() {
-    let host = Host::new();
-    let old = host.instance(1).with("RUNTIME_DIRECTORY", "").ready().0;
-    let mut stream = host.connect();
-    ask(&mut stream, "/");
-    let _new = host.start(2);
-    old.retire_alone();
-    let response = ask(&mut stream, "/");
-    assert_is_the_last(stream, &response, "hello");
+fn without_a_runtime_directory_it_closes_as_it_always_did_and_says_so_once() {
+    let nowhere = tempfile::tempdir().unwrap().path().join("gone");
+    let lines = [
+        (String::new(), "RUNTIME_DIRECTORY is not set: no connection is handed over"),
+        (nowhere.to_str().unwrap().to_owned(), "no instance can hand its connections over to this one"),
+    ];
+    for (folder, line) in lines {
+        let host = Host::new();
+        let old = host.instance(1).with("RUNTIME_DIRECTORY", &folder).with("HELLO_LOG", 1).ready().0;
+        let mut stream = host.connect();
+        ask(&mut stream, "/");
+        let _new = host.start(2);
+        old.retire_alone();
+        // One a second; the successor is looked for as often.
+        (0..2).for_each(|_| drop(old.wait_for("STATUS=retiring, alone")));
+        let response = ask(&mut stream, "/");
+        assert_is_the_last(stream, &response, "hello");
+        let log = old.log();
+        assert_eq!(log.matches(line).count(), 1, "{log}");
+        assert!(log.matches("cannot look for a successor").count() <= 1, "{log}");
+    }
 }

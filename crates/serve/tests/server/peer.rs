@@ -152,8 +152,16 @@ impl Peer {
     }
 
     /// The other end has ended the channel; what it had said before is passed over.
+    #[track_caller]
     pub fn assert_ended(&self) {
-        while self.try_receive().is_ok_and(|(bytes, _)| !bytes.is_empty()) {}
+        let end = loop {
+            match self.try_receive() {
+                Ok((bytes, _)) if !bytes.is_empty() => {}
+                end => break end,
+            }
+        };
+        // Where something of ours was never read, the kernel says so first.
+        assert!(matches!(end, Ok(_) | Err(rustix::io::Errno::CONNRESET)), "{end:?}");
     }
 }
 

@@ -131,6 +131,7 @@ fn one_that_is_stopped_is_passed_over_and_serves_nothing_when_it_goes_on() {
     let old = host.start(1);
     let mut idle = host.idle(20);
     let (good, stopped) = (host.start(2), host.start(3));
+    let before = [&good, &stopped].map(Served::descriptors);
     stopped.stop();
     old.signal();
     good.wait_for_report("taken", 20);
@@ -140,6 +141,9 @@ fn one_that_is_stopped_is_passed_over_and_serves_nothing_when_it_goes_on() {
         assert_served_by(stream, 2);
     }
     assert_eq!(stopped.report()["taken"], 0);
+    drop(idle);
+    good.assert_leaks_nothing(before[0]);
+    stopped.assert_leaks_nothing(before[1]);
 }
 
 #[test]
@@ -149,6 +153,7 @@ fn one_that_is_killed_amid_a_handover_harms_only_what_it_owned() {
         let old = host.start(1);
         let mut idle = host.idle(200);
         let (mut killed, last) = (host.start(2), host.start(3));
+        let before = last.descriptors();
         // The one that is to be killed is the newest.
         std::fs::remove_file(host.path().join("handover")).unwrap();
         std::os::unix::fs::symlink("2.sock", host.path().join("handover")).unwrap();
@@ -169,13 +174,52 @@ fn one_that_is_killed_amid_a_handover_harms_only_what_it_owned() {
         let handed_over = old.ended().report()["handed_over"].as_u64().unwrap();
         // Those that did not die with their owner are the last one's.
         last.wait_for_report("taken", handed_over - dead);
+        drop(idle);
+        last.assert_leaks_nothing(before);
     }
+}
+
+#[test]
+fn an_old_one_that_is_killed_amid_its_handover_costs_what_it_had_and_nothing_that_it_had_sent() {
+    let mut amid = 0;
+    for taken in [1, 100, 200, 300, 400] {
+        let host = Host::new();
+        let mut old = host.start(1);
+        let mut idle = host.idle(600);
+        let new = host.start(2);
+        let before = new.descriptors();
+        old.signal();
+        while new.descriptors() < before + taken {
+            std::hint::spin_loop();
+        }
+        old.kill(Signal::KILL);
+        old.child.wait().unwrap();
+        let mut answered = 0;
+        for stream in &mut idle {
+            send(stream, "/instance");
+            match stream.read(&mut [0]) {
+                Ok(1) => {
+                    assert!(receive(stream).ends_with("\r\n\r\n2"));
+                    answered += 1;
+                }
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it died with its owner"),
+            }
+        }
+        // None is held by nobody, and none by both.
+        new.wait_for_report("taken", answered);
+        amid += u32::from((1..600).contains(&answered));
+        drop(idle);
+        new.assert_leaks_nothing(before);
+    }
+    assert!(amid > 0, "never amid a handover");
 }
 
 #[test]
 fn one_that_dies_with_its_connection_on_the_way_has_handed_it_over() {
     let host = Host::new();
     let new = host.start(1);
+    let before = new.descriptors();
     let (mut client, ours) = pair();
     let old = peer::call(host.path(), 1);
     new.stop();
@@ -184,12 +228,15 @@ fn one_that_dies_with_its_connection_on_the_way_has_handed_it_over() {
     new.kill(Signal::CONT);
     std::io::Write::write_all(&mut client, b"nce HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     assert!(receive(&mut client).ends_with("\r\n\r\n1"));
+    drop(client);
+    new.assert_leaks_nothing(before);
 }
 
 #[test]
 fn one_that_dies_and_has_not_read_what_it_was_told_has_handed_over_what_follows_too() {
     let host = Host::new();
     let new = host.start(1);
+    let before = new.descriptors();
     let old = peer::call(host.path(), 1);
     let pairs: Vec<_> = (0..4).map(|_| pair()).collect();
     old.send_with(&peer::connection(false, 10_000, b""), &[pairs[0].1.as_fd()]);
@@ -205,6 +252,7 @@ fn one_that_dies_and_has_not_read_what_it_was_told_has_handed_over_what_follows_
     for mut client in clients {
         assert_served_by(&mut client, 1);
     }
+    new.assert_leaks_nothing(before);
 }
 
 /// Each with one long request left: they keep their channels, and when their successor retires they call the next together.
@@ -212,6 +260,7 @@ fn one_that_dies_and_has_not_read_what_it_was_told_has_handed_over_what_follows_
 fn a_hundred_that_retire_at_once_are_all_heard() {
     let host = Host::new();
     let new = host.start(1);
+    let before = new.descriptors();
     new.stop();
     let callers: Vec<_> = (0..100).map(|_| peer::greet(host.path(), 1)).collect();
     new.kill(Signal::CONT);
@@ -222,6 +271,8 @@ fn a_hundred_that_retire_at_once_are_all_heard() {
         assert_eq!(caller.receive().0, TOOK);
         assert_served_by(&mut client, 1);
     }
+    drop(callers);
+    new.assert_leaks_nothing(before);
 }
 
 /// Else the successor would drop what came from a sender that has died, and that had arrived.
@@ -249,6 +300,7 @@ fn however_long_a_handover_goes_on_a_connection_on_its_way_is_the_successors() {
 fn what_was_taken_back_is_not_served_twice() {
     let host = Host::new();
     let new = host.start(1);
+    let before = new.descriptors();
     let (mut client, ours) = pair();
     let old = peer::call(host.path(), 1);
     new.stop();
@@ -268,6 +320,8 @@ fn what_was_taken_back_is_not_served_twice() {
     client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert!(client.read(&mut [0]).is_err(), "neither answered nor closed: it is ours");
     assert!(receive_from(ours).starts_with("GET /instance"));
+    drop((old, second, other, theirs));
+    new.assert_leaks_nothing(before);
 }
 
 #[test]
@@ -276,7 +330,8 @@ fn a_successor_at_its_limit_refuses_and_the_old_one_answers() {
     let old = host.start(1);
     let mut idle = host.idle(10);
     // One of them is for the next in the queue.
-    let _new = host.instance(2).with("APP_CONNECTIONS", 4).ready();
+    let new = host.instance(2).with("APP_CONNECTIONS", 4).ready().0;
+    let before = new.descriptors();
     old.retire();
     let mut answered = [0, 0];
     for stream in &mut idle {
@@ -284,6 +339,8 @@ fn a_successor_at_its_limit_refuses_and_the_old_one_answers() {
     }
     assert_eq!(answered, [7, 3]);
     assert_eq!(old.ended().report()["handed_over"], 3);
+    drop(idle);
+    new.assert_leaks_nothing(before);
 }
 
 #[test]
@@ -310,7 +367,7 @@ fn without_room_for_descriptors_a_successor_refuses_and_goes_on() {
     let old = host.start(1);
     let mut idle = host.idle(30);
     let new = host.start(2);
-    let open = descriptors(&new) as u64;
+    let open = new.descriptors() as u64;
     // Its channel needs one, and some remain.
     limit(&new, open + 5);
     old.retire();
@@ -322,6 +379,8 @@ fn without_room_for_descriptors_a_successor_refuses_and_goes_on() {
     old.ends_well();
     limit(&new, 4096);
     assert_served_by(&mut host.connect(), 2);
+    drop(idle);
+    new.assert_leaks_nothing(open as usize);
 }
 
 #[test]
@@ -330,6 +389,7 @@ fn descriptors_on_their_way_count_and_the_others_wait() {
     let old = host.instance(1).unprivileged().ready().0;
     let mut idle = host.idle(60);
     let new = host.instance(2).unprivileged().ready().0;
+    let before = new.descriptors();
     // The kernel counts what a user has on its way against the limit of who sends (unix(7), ETOOMANYREFS). This user has
     // some already, and room for few of its connections at once.
     let process = Pid::from_child(&old.child);
@@ -341,6 +401,8 @@ fn descriptors_on_their_way_count_and_the_others_wait() {
     new.wait_for_report("taken", 60);
     idle.iter_mut().for_each(|stream| assert_served_by(stream, 2));
     assert_eq!(old.ended().report()["handed_over"], 60);
+    drop(idle);
+    new.assert_leaks_nothing(before);
 }
 
 #[test]
@@ -436,10 +498,6 @@ pub fn pair() -> (TcpStream, TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let client = crate::served::connect(&listener.local_addr().unwrap().to_string());
     (client, listener.accept().unwrap().0)
-}
-
-pub fn descriptors(served: &Served) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", served.child.id())).unwrap().count()
 }
 
 fn limit(served: &Served, most: u64) {

@@ -14,15 +14,19 @@ use std::{
 use rustix::thread::set_thread_res_uid;
 
 use crate::{
-    faults::{descriptors, pair},
+    faults::pair,
     handover::{Host, assert_served_by},
     peer::{self, CONNECTION, HELLO, TOOK, UNFIT, WELCOME},
-    served::{PATIENCE, Served, ask, assert_is_the_last},
+    served::{Served, ask, assert_is_the_last},
 };
 
 const NOBODY: u32 = 65_534;
 
-/// An instance that is harassed: afterwards it serves as before, has no descriptor more, and has said that.
+const NO_MESSAGE: &str = "it says what nobody understands: it is no message";
+const OUT_OF_TURN: &str = "it says what it has not been asked for";
+const NO_CONNECTION: &str = "it sends what is no client's connection: one TCP or Unix stream socket that is connected";
+
+/// An instance that is harassed: afterwards it serves as before, has no descriptor more, and has said why it refused whom.
 struct Harassed {
     host: Host,
     served: Served,
@@ -34,7 +38,7 @@ impl Harassed {
         let host = Host::new();
         let served = host.instance(1).with("HELLO_LOG", 1).ready().0;
         ask(&mut host.connect(), "/");
-        let before = descriptors(&served);
+        let before = served.descriptors();
         Self { host, served, before }
     }
 
@@ -42,8 +46,17 @@ impl Harassed {
         self.host.path()
     }
 
+    /// Each refusal has a line of its own, in their order.
     #[track_caller]
-    fn goes_on_and_said(self, words: &str) {
+    fn goes_on_and_refused(self, whys: &[&str]) {
+        let log = self.goes_on();
+        let refusals = log.lines().filter_map(|line| line.split_once("refused an instance that wants to hand over: "));
+        assert_eq!(refusals.map(|(_, why)| why).collect::<Vec<_>>(), whys, "{log}");
+    }
+
+    /// Returns all that it has logged.
+    #[track_caller]
+    fn goes_on(self) -> String {
         let Self { host, served, before } = self;
         // A real handover still works, and a new client is served.
         let (mut client, ours) = pair();
@@ -54,14 +67,9 @@ impl Harassed {
         assert_served_by(&mut client, 1);
         assert_served_by(&mut host.connect(), 1);
         drop(client);
-        let began = std::time::Instant::now();
-        while descriptors(&served) > before {
-            assert!(began.elapsed() < PATIENCE, "{} descriptors, {before} before", descriptors(&served));
-            thread::sleep(std::time::Duration::from_millis(5));
-        }
+        served.assert_leaks_nothing(before);
         served.signal();
-        let text = served.log();
-        assert!(text.contains(words), "{words}: {text}");
+        served.log()
     }
 }
 
@@ -97,7 +105,7 @@ fn another_user_cannot_hand_in() {
         let _ = peer.try_send_with(&peer::greeting(1, HELLO, 9), &[]);
         peer.assert_ended();
     });
-    harassed.goes_on_and_said("another user's");
+    harassed.goes_on_and_refused(&["it is another user's"]);
 }
 
 #[test]
@@ -147,7 +155,7 @@ fn nothing_but_a_clients_connection_is_taken() {
     refuse(&[]);
     refuse(&[stream.as_fd(), stream.as_fd()]);
     refuse(&[stream.as_fd(); 253]);
-    harassed.goes_on_and_said("no client's connection");
+    harassed.goes_on_and_refused(&[NO_CONNECTION; 10]);
 }
 
 #[test]
@@ -156,22 +164,23 @@ fn what_nobody_understands_ends_its_channel() {
     let (_client, stream) = pair();
     let whole = peer::connection(false, 10_000, b"");
     let too_long = [&whole[..], &vec![b'x'; 165_000]].concat();
-    let messages: [&[u8]; 8] = [
-        &whole[..2],
-        &whole[..17],
-        &[1],
-        &[2, CONNECTION, 0],
-        &[1, 200],
-        &peer::greeting(1, HELLO, 9),
-        &peer::greeting(1, WELCOME, 9),
-        &too_long,
+    let later = "it says what nobody understands: it is of version 2, and this instance speaks 1";
+    let messages: [(&[u8], &str); 8] = [
+        (&whole[..2], NO_MESSAGE),
+        (&whole[..17], NO_MESSAGE),
+        (&[1], NO_MESSAGE),
+        (&[2, CONNECTION, 0], later),
+        (&[1, 200], NO_MESSAGE),
+        (&peer::greeting(1, HELLO, 9), OUT_OF_TURN),
+        (&peer::greeting(1, WELCOME, 9), OUT_OF_TURN),
+        (&too_long, NO_CONNECTION),
     ];
-    for message in messages {
+    for (message, _) in messages {
         let peer = peer::call(harassed.path(), 1);
         peer.send_with(message, &[stream.as_fd()]);
         peer.assert_ended();
     }
-    harassed.goes_on_and_said("it says what nobody understands");
+    harassed.goes_on_and_refused(&messages.map(|(_, why)| why));
 }
 
 #[test]
@@ -179,14 +188,22 @@ fn who_does_not_greet_is_not_heard() {
     let harassed = Harassed::new();
     let whole = peer::connection(false, 10_000, b"");
     let itself = peer::greeting(1, HELLO, 1);
-    for message in [&whole[..], &peer::greeting(1, WELCOME, 9), &[0; 40], &[], &itself] {
+    let later = "it says what nobody understands: it is of version 9, and this instance speaks 1";
+    let messages: [(&[u8], &str); 5] = [
+        (&whole, OUT_OF_TURN),
+        (&peer::greeting(1, WELCOME, 9), OUT_OF_TURN),
+        (&[9; 40], later),
+        (&[], NO_MESSAGE),
+        (&itself, "it is this instance itself"),
+    ];
+    for (message, _) in messages {
         let peer = peer::connect(harassed.path(), 1);
         peer.send(message);
         peer.assert_ended();
     }
     // And who says nothing at all.
     peer::connect(harassed.path(), 1).assert_ended();
-    harassed.goes_on_and_said("it says nothing");
+    harassed.goes_on_and_refused(&[&messages.map(|(_, why)| why)[..], &["it says nothing"]].concat());
 }
 
 #[test]
@@ -211,7 +228,8 @@ fn a_flood_of_channels_and_messages_is_outlived() {
         drop((client, ours));
     }
     drop(peer);
-    harassed.goes_on_and_said("others are refused");
+    let log = harassed.goes_on();
+    assert_eq!(log.matches("others are refused").count(), 1, "{log}");
 }
 
 #[test]
@@ -225,7 +243,7 @@ fn a_client_that_has_gone_meanwhile_is_nobodys_loss() {
     peer.send_with(&peer::connection(false, 10_000, b""), &[ours.as_fd()]);
     assert_eq!(peer.receive().0, TOOK);
     drop((peer, ours));
-    harassed.goes_on_and_said("serving");
+    harassed.goes_on_and_refused(&[]);
 }
 
 /// Closes without a word (socket(7), SO_LINGER with no time).

@@ -183,6 +183,20 @@ impl Served {
         }
     }
 
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// It has no more open than before, once it has noticed that its clients have gone.
+    #[track_caller]
+    pub fn assert_leaks_nothing(&self, before: usize) {
+        let began = Instant::now();
+        while self.descriptors() > before {
+            assert!(began.elapsed() < PATIENCE, "{} descriptors, {before} before", self.descriptors());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The directory that it shares with others.
     pub fn folder(&self) -> &Path {
         &self.runtime

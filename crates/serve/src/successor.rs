@@ -22,7 +22,7 @@ use crate::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How soon an instance that has found nobody looks again.
 const SEEK_AGAIN: Duration = Duration::from_secs(1);
-/// How often those are listed who may serve, as long as they end while they are asked.
+/// How often those are listed who may serve, as long as they come and go while they are asked.
 const ROUNDS: usize = 8;
 
 /// Finds successors, as long as it runs, and gives them what is offered.
@@ -84,14 +84,21 @@ impl Succession {
         }
     }
 
-    /// The first that answers of those that may serve. Where one of them ended while it was asked, another serves by now,
-    /// which may not have been there when they were listed.
+    /// The first that answers of those that may serve. Where they are others by then, one may serve that was not there when
+    /// they were listed; where they are the same, nobody has begun to serve, and whoever did does not answer.
     async fn seek(&mut self) -> Option<Found> {
         let place = self.place.as_ref()?;
+        let mut others = listed(place, &self.blind);
         for _ in 0..ROUNDS {
-            let (found, ended_meanwhile) = ask_all(place, &self.blind).await;
-            if found.is_some() || !ended_meanwhile {
-                return found;
+            for n in &others {
+                match greet(place, *n).await {
+                    Ok(found) => return Some(found),
+                    Err(error) => tracing::debug!(n, "is no successor: {error}"),
+                }
+            }
+            let asked = std::mem::replace(&mut others, listed(place, &self.blind));
+            if others == asked {
+                return None;
             }
         }
         None
@@ -197,31 +204,14 @@ fn heard(bytes: &[u8], sent: &mut VecDeque<Sent>) -> Result<(), String> {
     }
 }
 
-/// The first that answers, and whether one that was there has ended instead.
-async fn ask_all(place: &Place, blind: &Said) -> (Option<Found>, bool) {
-    let others = place.others().inspect(|_| blind.ends()).unwrap_or_else(|error| {
+/// Who may serve beside this instance.
+fn listed(place: &Place, blind: &Said) -> Vec<u64> {
+    place.others().inspect(|_| blind.ends()).unwrap_or_else(|error| {
         if blind.begins() {
             tracing::warn!("cannot look for a successor: {error}");
         }
         Vec::new()
-    });
-    let mut ended_meanwhile = false;
-    for n in others {
-        match greet(place, n).await {
-            Ok(found) => return (Some(found), false),
-            Err(error) => {
-                tracing::debug!(n, "is no successor: {error}");
-                ended_meanwhile |= has_ended(&error);
-            }
-        }
-    }
-    (None, ended_meanwhile)
-}
-
-/// Whether whoever was asked was there a moment ago. What is left of a dead one refuses, and one that hangs has had its time.
-fn has_ended(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotFound, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | NotFound | UnexpectedEof)
+    })
 }
 
 /// Asks an instance whether it serves.

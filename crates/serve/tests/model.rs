@@ -1,6 +1,6 @@
-//! The handover's protocol, explored in every order of retire, send, receive, acknowledge, take back and die.
+//! The handover's protocol, explored in every order of start, retire, seek, send, receive, acknowledge, take back and die.
 //!
-//! Three instances, two connections. A step here is a step of `successor.rs` (the sender's end of a channel) or of
+//! Three instances, of which the last starts some time, and two connections. A step here is a step of `successor.rs` (the sender's end of a channel) or of
 //! `predecessor.rs` (the receiver's) between which another process can run, or die. What the kernel keeps, it keeps here: what
 //! a dead process had sent can still be received; what it had not read is dropped, with the descriptors in it.
 
@@ -12,6 +12,9 @@ const CONNECTIONS: usize = 2;
 /// How the protocol is played: as it is, or with a cure taken out.
 #[derive(Clone, Copy, Debug, Default)]
 struct Protocol {
+    /// All about who is found: the third starts some time, one that serves may not answer, and there is one connection. Else
+    /// all three serve, each is found at once, and there are two.
+    is_about_the_search: bool,
     /// The receiver takes its acknowledgement for heard, whatever sending it says.
     ignores_a_failed_acknowledgement: bool,
     /// The receiver drops what it could not acknowledge, though its sender may be dead.
@@ -24,10 +27,17 @@ struct Protocol {
     takes_back_before_the_end: bool,
     /// The receiver drops what it has not received when it retires.
     retires_without_reading_on: bool,
+    /// Who retires looks once for those who serve, whoever comes while they are asked.
+    looks_once: bool,
+}
+
+fn search() -> Protocol {
+    Protocol { is_about_the_search: true, ..Protocol::default() }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Life {
+    Starting,
     Serving,
     Retiring,
     Dead,
@@ -66,16 +76,32 @@ impl Channel {
     }
 }
 
+/// How far one that retires is with its search for a successor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Search {
+    /// Who was there to be asked when it looked, if it has.
+    listed: Option<[bool; INSTANCES]>,
+    /// Who is no successor.
+    asked: [bool; INSTANCES],
+    /// It has found nobody: what it has is answered with a last response, and closed.
+    alone: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Host {
     lives: [Life; INSTANCES],
     held: [[Held; CONNECTIONS]; INSTANCES],
     channels: [[Option<Channel>; INSTANCES]; INSTANCES],
+    searches: [Search; INSTANCES],
     /// Closed politely by an instance that was alone.
     closed: [bool; CONNECTIONS],
     /// A process was killed that owned it; or that had sent it, and the receiver refused it, or hung.
     killed: [bool; CONNECTIONS],
     deaths: u8,
+    /// One that serves has not answered in time.
+    hung: bool,
+    /// There was a moment at which one retired and nobody served.
+    gap: bool,
     /// For the properties that say what must happen somewhere.
     seen: Seen,
 }
@@ -85,13 +111,18 @@ struct Seen {
     taken_back: bool,
     acknowledgement_failed: bool,
     served_for_the_dead: bool,
+    found_later: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
+    Start(usize),
     Retire(usize),
     Kill(usize),
+    Look(usize),
     Connect(usize, usize),
+    PassOver(usize, usize),
+    Conclude(usize),
     Send(usize, usize, usize),
     Receive(usize, usize),
     Answer(usize, usize, bool),
@@ -107,8 +138,35 @@ impl Host {
         (0..INSTANCES).filter(|i| self.held[*i][connection] == Held::Owned).count()
     }
 
-    fn has_successor(&self, of: usize) -> bool {
-        (0..INSTANCES).any(|i| i != of && self.lives[i] == Life::Serving)
+    /// Whether one may die, or hang: no two do.
+    fn may_fail(&self) -> bool {
+        self.deaths == 0 && !self.hung
+    }
+
+    /// Who can be seen by one that looks: a dead one leaves its socket behind.
+    fn others(&self, of: usize) -> [bool; INSTANCES] {
+        std::array::from_fn(|i| i != of && matches!(self.lives[i], Life::Serving | Life::Dead))
+    }
+
+    /// What one that retires can do about a successor, as long as it has none.
+    fn search(&self, protocol: &Protocol, from: usize, steps: &mut Vec<Step>) {
+        let serving = |to: &usize| self.lives[*to] == Life::Serving;
+        if !protocol.is_about_the_search {
+            return steps.extend((0..INSTANCES).filter(serving).map(|to| Step::Connect(from, to)));
+        }
+        let Search { listed, asked, .. } = self.searches[from];
+        let Some(listed) = listed else { return steps.push(Step::Look(from)) };
+        if listed == asked {
+            return steps.push(Step::Conclude(from));
+        }
+        // The newest first.
+        let Some(to) = (0..INSTANCES).rev().find(|to| listed[*to] && !asked[*to]) else { return };
+        if serving(&to) {
+            steps.push(Step::Connect(from, to));
+        }
+        if !serving(&to) || self.may_fail() {
+            steps.push(Step::PassOver(from, to));
+        }
     }
 
     /// Whether anything holds the client's connection open.
@@ -124,13 +182,7 @@ impl Host {
         for from in 0..INSTANCES {
             let retires = self.lives[from] == Life::Retiring;
             for to in (0..INSTANCES).filter(|to| *to != from) {
-                let may_call = retires && self.lives[to] == Life::Serving;
-                let Some(channel) = &self.channels[from][to] else {
-                    if may_call && self.channels[from].iter().all(Option::is_none) {
-                        steps.push(Step::Connect(from, to));
-                    }
-                    continue;
-                };
+                let Some(channel) = &self.channels[from][to] else { continue };
                 let owned = |c: &usize| self.held[from][*c] == Held::Owned;
                 if retires && !channel.cut && !channel.ending {
                     steps.extend((0..CONNECTIONS).filter(owned).map(|c| Step::Send(from, to, c)));
@@ -156,7 +208,11 @@ impl Host {
                     steps.push(Step::TakeBack(from, to));
                 }
             }
-            if retires && !self.has_successor(from) {
+            if retires && self.channels[from].iter().all(Option::is_none) {
+                self.search(protocol, from, &mut steps);
+            }
+            let knows_at_once = !protocol.is_about_the_search && !self.lives.contains(&Life::Serving);
+            if retires && (self.searches[from].alone || knows_at_once) {
                 let owned = (0..CONNECTIONS).filter(|c| self.held[from][*c] == Held::Owned);
                 steps.extend(owned.map(|c| Step::Close(from, c)));
             }
@@ -179,7 +235,7 @@ impl Host {
         let dying: Vec<usize> = (0..CONNECTIONS).filter(|c| dies_with_it(*c)).collect();
         dying.into_iter().for_each(|c| self.killed[c] = true);
         self.held[instance] = [Held::Not; CONNECTIONS];
-        self.lives[instance] = Life::Dead;
+        (self.lives[instance], self.searches[instance]) = (Life::Dead, Search::default());
         self.deaths += 1;
         for channel in self.channels_to(instance) {
             (channel.ending, channel.received) = (true, None);
@@ -214,17 +270,25 @@ impl Model for Protocol {
     type State = Host;
     type Action = Step;
 
-    /// All three serve; the first has the clients.
+    /// The first has the clients.
     fn init_states(&self) -> Vec<Host> {
         let mut held = [[Held::Not; CONNECTIONS]; INSTANCES];
         held[0] = [Held::Owned; CONNECTIONS];
+        let mut lives = [Life::Serving; INSTANCES];
+        if self.is_about_the_search {
+            (lives[2], held[0][1]) = (Life::Starting, Held::Not);
+        }
         vec![Host {
-            lives: [Life::Serving; INSTANCES],
+            lives,
             held,
             channels: Default::default(),
+            searches: Default::default(),
             closed: [false; CONNECTIONS],
-            killed: [false; CONNECTIONS],
+            // One that nobody has is as good as dead.
+            killed: [false, self.is_about_the_search],
             deaths: 0,
+            hung: false,
+            gap: false,
             seen: Seen::default(),
         }]
     }
@@ -232,11 +296,13 @@ impl Model for Protocol {
     fn actions(&self, host: &Host, steps: &mut Vec<Step>) {
         steps.extend(host.steps(self));
         for instance in (0..INSTANCES).filter(|i| host.lives[*i] != Life::Dead) {
-            if host.deaths == 0 {
+            if host.may_fail() {
                 steps.push(Step::Kill(instance));
             }
-            if host.lives[instance] == Life::Serving {
-                steps.push(Step::Retire(instance));
+            match host.lives[instance] {
+                Life::Starting => steps.push(Step::Start(instance)),
+                Life::Serving => steps.push(Step::Retire(instance)),
+                Life::Retiring | Life::Dead => {}
             }
         }
     }
@@ -244,6 +310,20 @@ impl Model for Protocol {
     fn next_state(&self, host: &Host, step: Step) -> Option<Host> {
         let mut host = host.clone();
         match step {
+            Step::Start(i) => host.lives[i] = Life::Serving,
+            Step::Look(i) => host.searches[i].listed = Some(host.others(i)),
+            Step::PassOver(from, to) => {
+                host.searches[from].asked[to] = true;
+                host.hung |= host.lives[to] == Life::Serving;
+            }
+            Step::Conclude(i) => {
+                let others = host.others(i);
+                let Search { listed, alone, .. } = host.searches[i];
+                let again = !self.looks_once && listed != Some(others);
+                host.searches[i] =
+                    Search { listed: again.then_some(others), alone: alone || !again, ..Search::default() };
+                host.seen.found_later |= again;
+            }
             Step::Retire(i) => {
                 host.lives[i] = Life::Retiring;
                 for channel in host.channels_to(i) {
@@ -254,7 +334,10 @@ impl Model for Protocol {
                 }
             }
             Step::Kill(i) => host.kill(i),
-            Step::Connect(from, to) => host.channels[from][to] = Some(Channel::default()),
+            Step::Connect(from, to) => {
+                host.channels[from][to] = Some(Channel::default());
+                host.searches[from] = Search::default();
+            }
             Step::Send(from, to, connection) => {
                 host.held[from][connection] = Held::Sent;
                 host.channels[from][to].as_mut()?.on_its_way.push(connection);
@@ -299,11 +382,13 @@ impl Model for Protocol {
                 host.closed[connection] = true;
             }
         }
+        let is = |life| host.lives.contains(&life);
+        host.gap |= is(Life::Retiring) && !is(Life::Serving);
         Some(host)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let always = [
             Property::always("no connection is served by two processes", |_, host: &Host| {
                 (0..CONNECTIONS).all(|c| host.owners(c) <= 1)
             }),
@@ -318,9 +403,19 @@ impl Model for Protocol {
                         || (0..CONNECTIONS).all(|c| host.owners(c) == 1 || !host.is_open(c))
                 },
             ),
-            Property::always("none is closed while another instance could have it", |_, host: &Host| {
+            // One that does not answer for a second is no successor, and one that came after everybody had been asked, too late.
+            Property::always("none is closed where one that answers served at every moment", |_, host: &Host| {
+                host.closed == [false; CONNECTIONS] || host.gap || host.hung
+            }),
+            Property::always("what is closed is nobody's", |_, host: &Host| {
                 (0..CONNECTIONS).all(|c| !host.closed[c] || host.owners(c) == 0)
             }),
+        ];
+        let of_the_search =
+            [Property::sometimes("one is found that came while others were asked", |_, host: &Host| {
+                host.seen.found_later && host.held[2][0] == Held::Owned
+            })];
+        let of_the_handover = [
             Property::sometimes("from the first to the second to the third", |_, host: &Host| {
                 host.lives == [Life::Retiring, Life::Retiring, Life::Serving]
                     && host.owners(0) == 1
@@ -334,7 +429,9 @@ impl Model for Protocol {
             Property::sometimes("all retire, and what is left is closed politely", |_, host: &Host| {
                 host.lives == [Life::Retiring; INSTANCES] && host.closed == [true; CONNECTIONS]
             }),
-        ]
+        ];
+        let sometimes = if self.is_about_the_search { of_the_search.to_vec() } else { of_the_handover.to_vec() };
+        [always.to_vec(), sometimes].concat()
     }
 }
 
@@ -344,22 +441,34 @@ fn fails(protocol: Protocol, property: &'static str) {
     assert!(checker.discovery(property).is_some(), "{protocol:?} must break: {property}");
 }
 
-#[test]
-fn in_every_order_no_connection_is_lost_leaked_or_served_twice() {
-    let checker = Protocol::default().checker().threads(2).spawn_bfs().join();
+/// Returns how many states there are.
+fn holds(protocol: Protocol) -> usize {
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
     println!("{} states", checker.unique_state_count());
-    assert!(checker.unique_state_count() > 10_000, "{} states", checker.unique_state_count());
+    checker.unique_state_count()
+}
+
+#[test]
+fn in_every_order_no_connection_is_lost_leaked_or_served_twice() {
+    assert!(holds(Protocol::default()) > 10_000);
+}
+
+#[test]
+fn none_is_closed_as_long_as_one_serves_that_can_be_found() {
+    assert!(holds(search()) > 10_000);
 }
 
 #[test]
 fn without_a_cure_the_model_finds_what_it_is_for() {
     let twice = "no connection is served by two processes";
+    let closed = "none is closed where one that answers served at every moment";
     let lost = "no connection is lost that had not reached the process that was killed";
     fails(Protocol { ignores_a_failed_acknowledgement: true, ..Protocol::default() }, twice);
     fails(Protocol { takes_back_without_the_cut: true, ..Protocol::default() }, twice);
     fails(Protocol { forgets_what_the_dead_had_said: true, ..Protocol::default() }, twice);
     fails(Protocol { takes_back_before_the_end: true, ..Protocol::default() }, twice);
     fails(Protocol { retires_without_reading_on: true, ..Protocol::default() }, lost);
+    fails(Protocol { looks_once: true, ..search() }, closed);
     fails(Protocol { drops_what_it_could_not_acknowledge: true, ..Protocol::default() }, lost);
 }

@@ -147,6 +147,23 @@ fn one_that_is_stopped_is_passed_over_and_serves_nothing_when_it_goes_on() {
 }
 
 #[test]
+fn one_that_comes_while_another_hangs_is_found_before_anything_is_closed() {
+    let host = Host::new();
+    let old = host.start(1);
+    let mut idle = host.idle(1);
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let _asked = peer::accept(&listening);
+    let _new = host.start(3);
+    let response = ask_until(&mut idle[0], "/instance", |response| {
+        assert!(!says_close(response), "{response}");
+        response.ends_with("\r\n\r\n3")
+    });
+    assert!(response.ends_with('3'));
+    old.ends_well();
+}
+
+#[test]
 fn one_that_is_killed_amid_a_handover_harms_only_what_it_owned() {
     for delay in [0, 200, 400, 800, 1600, 3200] {
         let host = Host::new();

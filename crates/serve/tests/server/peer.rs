@@ -56,10 +56,15 @@ pub fn listen(folder: &Path, n: u64) -> OwnedFd {
 
 /// The next who calls, greeted as an instance of that version would.
 pub fn welcome(listening: &OwnedFd, n: u64, version: u8) -> Peer {
-    let peer = Peer(rustix::net::accept(listening).unwrap());
+    let peer = accept(listening);
     assert_eq!(peer.receive().0[..2], [1, HELLO]);
     peer.send(&greeting(version, WELCOME, n));
     peer
+}
+
+/// The next who calls, and hears nothing.
+pub fn accept(listening: &OwnedFd) -> Peer {
+    Peer(rustix::net::accept(listening).unwrap())
 }
 
 /// Calls an instance and is welcome.

@@ -65,7 +65,7 @@ enum Reading {
     /// A head is given to hyper to its end and no further, a body to its end, and what follows when its turn has come.
     Http1 { head: Head, chunks: Chunks },
     /// hyper ends a connection when the PONG for its GOAWAY arrives, and refuses the streams after it. A client's PONG goes
-    /// before the streams that it has queued (drain.md), so while the instance retires PONGs are put behind them.
+    /// before the streams that it has queued, so while the instance retires PONGs are put behind them.
     Http2 { frames: Frames, passed: BytesMut, pongs: BytesMut, until: Option<Pin<Box<Sleep>>> },
 }
 

@@ -1,4 +1,5 @@
-//! The file that an instance keeps of itself, for the tools of its host. `releases.md` has its schema.
+//! The file that an instance keeps of itself, for the tools of its host: JSON, whose `format` changes with the meaning of
+//! what is there, and not with what is added.
 
 use std::{
     fs, io,

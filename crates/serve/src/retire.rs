@@ -75,13 +75,13 @@ fn status(phases: &Phases, reporter: &Reporter) -> String {
 }
 
 async fn cut(reporter: &Reporter, signal: &mut Signal, why: &str) {
-    let open = reporter.each();
+    let (open, left) = (reporter.each(), reporter.open());
     tracing::warn!(open = open.len(), "cut at {why}");
     for Cut { kind, route, age } in &open {
         tracing::warn!(kind, route, age_ms = age.as_millis() as u64, "cut");
     }
-    notify::status(&format!("ended: {} were cut at {why}", reporter.open()));
     signal.cut();
+    notify::status(&format!("ended: {}; {left} were cut at {why}", reporter.closed()));
     // What was upgraded belongs to its handler, and ends with the process.
     let _ = timeout(DROP, signal.ended()).await;
     tracing::info!(late_bytes = reporter.late_bytes(), "ended: {}", reporter.closed());

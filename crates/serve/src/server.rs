@@ -200,7 +200,7 @@ async fn ask_ready(router: &Router) -> Result<(), String> {
 }
 
 /// Makes room for the descriptors at once. The table of a process with threads grows under a lock that readers of another
-/// kind must leave first: 10 to 20 ms at each doubling, for every thread (drain.md).
+/// kind must leave first (`expand_fdtable`, `synchronize_rcu`): 10 to 20 ms at each doubling, for every thread.
 fn grow_descriptor_table(connections: u32) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::from(u32::MAX));
     let last = u64::from(connections).saturating_add(1023).min(limit.saturating_sub(1));

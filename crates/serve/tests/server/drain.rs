@@ -70,7 +70,7 @@ fn at_the_deadline_what_is_left_is_cut_and_counted_and_the_exit_is_0() {
     served.signal();
     assert!(served.wait_for("EXTEND_TIMEOUT_USEC=").contains("EXTEND_TIMEOUT_USEC=6000000"));
     let said = served.wait_for("STATUS=ended");
-    assert!(said.contains("1 connections, 1 requests in flight were cut at the deadline"), "{said}");
+    assert!(said.contains("1 cut; 1 connections, 1 requests in flight were cut at the deadline"), "{said}");
     assert_eq!(slow.read(&mut [0]).unwrap_or(0), 0);
     served.ends_well();
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::Read,
+    iter,
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
     time::{Duration, Instant},
@@ -79,6 +80,29 @@ fn a_successor_that_dies_between_two_acknowledgements_costs_what_it_had_acknowle
 #[test]
 fn a_successor_that_dies_after_it_acknowledged_all_costs_what_its_own_crash_costs() {
     assert_only_what_was_acknowledged_dies(8, 8);
+}
+
+#[test]
+fn a_successor_that_takes_no_more_is_heard_to_its_last_answer() {
+    let host = Host::new();
+    let old = host.start(1);
+    let idle = host.idle(20);
+    let listening = peer::listen(host.path(), 2);
+    old.signal();
+    let successor = peer::welcome(&listening, 2, 1);
+    drop(listening);
+    let mut owned = vec![successor.receive()];
+    // As one does that retires: what was sent it reads, and no more can be.
+    rustix::net::shutdown(&successor, rustix::net::Shutdown::Read).unwrap();
+    owned.extend(iter::repeat_with(|| successor.receive()).take_while(|(message, _)| !message.is_empty()));
+    for _ in &owned {
+        successor.send(&TOOK);
+        // Another has its turn, and cannot be sent.
+        spin(Duration::from_millis(20));
+    }
+    let taken = owned.len();
+    drop((owned, successor, idle));
+    assert_eq!(old.ended().report()["handed_over"], taken);
 }
 
 #[test]
@@ -247,6 +271,30 @@ fn one_that_dies_with_its_connection_on_the_way_has_handed_it_over() {
     assert!(receive(&mut client).ends_with("\r\n\r\n1"));
     drop(client);
     new.assert_leaks_nothing(before);
+}
+
+/// Nobody takes back what a dead one had sent.
+#[test]
+fn one_that_retires_has_what_the_dead_had_sent_to_it() {
+    let host = Host::new();
+    let (new, _next) = (host.start(1), host.start(2));
+    let senders: Vec<_> = (0..6).map(|_| peer::call(host.path(), 1)).collect();
+    new.stop();
+    let mut clients = Vec::new();
+    for sender in &senders {
+        for (client, ours) in iter::repeat_with(pair).take(100) {
+            sender.send_with(&peer::connection(false, 10_000, b""), &[ours.as_fd()]);
+            clients.push(client);
+        }
+    }
+    drop(senders);
+    new.signal();
+    new.kill(Signal::CONT);
+    for client in &mut clients {
+        let response = ask(client, "/instance");
+        assert!(response.starts_with("HTTP/1.1 200") && !says_close(&response), "{response}");
+    }
+    new.ends_well();
 }
 
 #[test]

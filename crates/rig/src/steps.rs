@@ -20,8 +20,9 @@ use crate::{
 };
 
 /// Hosts at once: a trial waits more than it works.
-const HOSTS: usize = 3;
-const CLIENTS: usize = 4;
+const HOSTS: usize = 4;
+/// Of each kind: enough that a fresh connection is made every few milliseconds, and not so many that the trials wait for them.
+const CLIENTS: usize = 6;
 /// An instance serves, and the boot that started it has ended.
 const SETTLED: &str =
     "systemctl is-active -q 'app-*@*' && ! systemctl show -p ActiveState app.service | grep -q =activating";
@@ -307,7 +308,7 @@ impl Stage {
         let since = self.now();
         self.0.request(&format!("{} {}", verb.command_name(), how.request(step)));
         // An instance that is killed takes its requests along: a boot is for those that come then, and wait.
-        let loads = [Mode::C1, Mode::C3].map(|mode| Load::start(&self.0.host, mode, CLIENTS));
+        let loads = [Mode::C8, Mode::C3].map(|mode| Load::start(&self.0.host, mode, CLIENTS));
         let ran = self.perform(verb, &since);
         ended.is_reached = self.steps(verb) >= step;
         self.0.request_nothing();

@@ -216,6 +216,38 @@ fn a_shutdown_answers_what_is_in_flight_idle_and_in_the_queue() {
     assert!(fresh.join().unwrap() > 100);
 }
 
+/// As many connections are open as may be, so the others stand in the queue when the host goes down.
+#[test]
+fn a_shutdown_answers_who_is_seen_to_wait_in_the_queue() {
+    let mut stage = Stage::set_with([good("one"), good("two")]);
+    stage.host.succeed("mkdir -p /etc/app; echo APP_CONNECTIONS=20 >/etc/app/env; releasectl restart");
+    stage.host.wait_until("the one before has ended", |host| units(host).len() == 1);
+    let n = status(&stage.host)["instances"][0]["n"].as_u64().unwrap();
+    let report = stage.host.path(&format!("/run/app/{n}.json"));
+    let is_retiring = move || fs::read_to_string(&report).is_ok_and(|text| text.contains("\"state\":\"retiring\""));
+    let ask = |stream: &mut TcpStream| send(stream, "/version");
+    let mut open: Vec<TcpStream> = stage.host.in_network(|| (0..20).map(|_| connect()).collect());
+    for stream in &mut open {
+        ask(stream);
+        receive(stream);
+    }
+    let mut waiting: Vec<TcpStream> = stage.host.in_network(|| (0..30).map(|_| connect()).collect());
+    waiting.iter_mut().for_each(ask);
+    stage.host.wait_until("they wait", |host| status(host)["waiting"] == 30);
+    let clients = thread::spawn(move || {
+        while !is_retiring() {
+            thread::yield_now();
+        }
+        for stream in &mut open {
+            ask(stream);
+            assert!(receive(stream).contains("connection: close"));
+        }
+        waiting.iter_mut().for_each(|stream| drop(receive(stream)));
+    });
+    stage.host.reboot();
+    clients.join().unwrap();
+}
+
 #[test]
 fn connections_that_have_sent_nothing_or_half_a_head_go_on_after_a_deployment() {
     let host = Host::boot();

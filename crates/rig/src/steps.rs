@@ -36,16 +36,16 @@ pub enum Verb {
     Activate,
     /// ValidateService, with the pruning that it ends with
     Validate,
-    /// ValidateService of a release that fails, so that it goes back
-    GoBack,
     /// `releasectl rollback`
     Rollback,
     /// What systemd runs when nobody serves
     Boot,
-    /// The same where what is current was provisional and has died, so that it goes back
-    BootBack,
     /// `releasectl prune`
     Prune,
+    /// ValidateService of a release that fails, so that it goes back
+    GoBack,
+    /// Boot where what is current was provisional and has died, so that it goes back
+    BootBack,
 }
 
 /// What happens at a step.
@@ -225,7 +225,7 @@ impl How {
 /// Whether a line says of what path, command or release it speaks.
 fn names_something(line: &str) -> bool {
     let is_release = |word: &str| word.trim_matches(|c: char| !c.is_ascii_hexdigit()).parse::<ReleaseId>().is_ok();
-    line.contains(" /") || line.contains('`') || line.split_whitespace().any(is_release)
+    line.contains(" /") || line.contains(" ./") || line.contains('`') || line.split_whitespace().any(is_release)
 }
 
 /// A client that comes when nobody serves, and waits so many seconds at most until somebody does.
@@ -264,11 +264,8 @@ impl Stage {
     fn count(mut self, verbs: &[Verb]) -> (Vec<(Verb, usize)>, Vec<Finding>) {
         let (mut counts, mut findings) = (Vec::new(), Vec::new());
         for verb in verbs {
-            self.prepare(*verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
-            self.0.request(&format!("{} count", verb.command_name()));
-            let ran = self.perform(*verb, &self.now());
-            assert_eq!(ran.code, verb.code(), "{verb:?}: {}", ran.output);
-            let steps = self.steps(*verb);
+            // On a machine that is slow a verb looks again and again: the fewest steps are those that it always has.
+            let steps = (0..2).map(|_| self.count_once(*verb)).min().unwrap_or_default();
             assert!(steps > 0, "{verb:?} has no steps");
             counts.push((*verb, steps));
             let (name, broken) =
@@ -283,6 +280,14 @@ impl Stage {
             });
         }
         (counts, findings)
+    }
+
+    fn count_once(&mut self, verb: Verb) -> usize {
+        self.prepare(verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
+        self.0.request(&format!("{} count", verb.command_name()));
+        let ran = self.perform(verb, &self.now());
+        assert_eq!(ran.code, verb.code(), "{verb:?}: {}", ran.output);
+        self.steps(verb)
     }
 
     /// What the kernel saw, against what was counted.

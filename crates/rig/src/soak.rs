@@ -18,32 +18,46 @@ const CLIENTS: usize = 300;
 #[derive(Clone, Copy, Debug)]
 struct Holdings {
     instance: Held,
-    counts: [usize; 5],
+    counts: [usize; 9],
+    /// Of process 1 and of the journal, without what they map of files.
+    system_kib: [u64; 2],
 }
 
 /// How each is counted. The logs grow, by some 400 bytes for each deployment; their files do not.
-const COUNTED: [(&str, &str); 5] = [
+const COUNTED: [(&str, &str); 9] = [
     ("units", "systemctl list-units --all --plain --no-legend 'app*'"),
+    ("units of systemd", "systemctl list-units --all --plain --no-legend"),
     ("unit files", "ls /etc/systemd/system"),
     ("folders", "find /opt/app /run/app /var/lib/app -type d"),
     ("inodes", "find /opt/app /run/app /var/lib/app /etc /run/systemd/system"),
+    ("control groups", "find /sys/fs/cgroup -type d"),
     ("processes", "ls -d /proc/[0-9]*"),
+    ("descriptors of systemd", "ls /proc/1/fd"),
+    ("descriptors of the journal", "ls /proc/$(pidof systemd-journald)/fd"),
 ];
+const SYSTEM: [(&str, &str); 2] =
+    [("memory of systemd, KiB", "1"), ("memory of the journal, KiB", "$(pidof systemd-journald)")];
+/// For both together: two for each of a thousand deployments.
+const SYSTEM_KIB: u64 = 2048;
 
 impl Holdings {
     /// Once all but one instance have ended.
     fn of(host: &Host) -> Self {
-        host.wait_until("only one instance is left", |host| {
-            host.run("systemctl list-units --all --plain --no-legend 'app-*@*'").output.lines().count() == 1
-        });
+        let instance = Held::by_the_last(host);
         let count = |(_, command): (&str, &str)| host.succeed(command).lines().count();
-        Self { instance: Held::by_newest(host), counts: COUNTED.map(count) }
+        let kib = |(_, pid): (&str, &str)| {
+            let said = host.succeed(&format!("awk '/^RssAnon:/ {{ print $2 }}' /proc/{pid}/status"));
+            said.trim().parse().expect("a number")
+        };
+        Self { instance, counts: COUNTED.map(count), system_kib: SYSTEM.map(kib) }
     }
 
     /// What a deployment would leave, many would leave many times.
     fn is_no_more_than(&self, other: &Self) -> bool {
         let few = |(count, other): (&usize, &usize)| *count <= other + 3;
-        self.instance.is_no_more_than(other.instance) && self.counts.iter().zip(&other.counts).all(few)
+        self.instance.is_no_more_than(other.instance)
+            && self.counts.iter().zip(&other.counts).all(few)
+            && self.system_kib.iter().sum::<u64>() <= other.system_kib.iter().sum::<u64>() + SYSTEM_KIB
     }
 }
 
@@ -85,6 +99,9 @@ fn compare(tenth: &Holdings, last: &Holdings) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["", "AFTER TEN", "AT THE END"]);
     for ((name, _), (tenth, last)) in COUNTED.iter().zip(tenth.counts.iter().zip(last.counts)) {
+        table.add_row([(*name).to_owned(), tenth.to_string(), last.to_string()]);
+    }
+    for ((name, _), (tenth, last)) in SYSTEM.iter().zip(tenth.system_kib.iter().zip(last.system_kib)) {
         table.add_row([(*name).to_owned(), tenth.to_string(), last.to_string()]);
     }
     table.add_row(["instance".to_owned(), format!("{:?}", tenth.instance), format!("{:?}", last.instance)]);

@@ -264,7 +264,8 @@ impl Stage {
     fn count(mut self, verbs: &[Verb]) -> (Vec<(Verb, usize)>, Vec<Finding>) {
         let (mut counts, mut findings) = (Vec::new(), Vec::new());
         for verb in verbs {
-            // On a machine that is slow a verb looks again and again: the fewest steps are those that it always has.
+            // Whoever retires may end a moment earlier or later, and a verb looks once more, or has a file more to remove: the
+            // fewest steps are those that it always has.
             let steps = (0..2).map(|_| self.count_once(*verb)).min().unwrap_or_default();
             assert!(steps > 0, "{verb:?} has no steps");
             counts.push((*verb, steps));
@@ -284,8 +285,11 @@ impl Stage {
 
     fn count_once(&mut self, verb: Verb) -> usize {
         self.prepare(verb).unwrap_or_else(|error| panic!("{verb:?} cannot be prepared: {error}"));
+        let since = self.now();
         self.0.request(&format!("{} count", verb.command_name()));
-        let ran = self.perform(verb, &self.now());
+        let loads = self.load();
+        let ran = self.perform(verb, &since);
+        drop(loads.map(Load::stop));
         assert_eq!(ran.code, verb.code(), "{verb:?}: {}", ran.output);
         self.steps(verb)
     }
@@ -304,7 +308,18 @@ impl Stage {
         trace::differences(&trace, &steps)
     }
 
+    fn load(&self) -> [Load; 2] {
+        [Mode::C8, Mode::C3].map(|mode| Load::start(&self.0.host, mode, CLIENTS))
+    }
+
+    /// A run that had fewer steps has tried nothing, and is made again; a step that is never reached is a failure.
     fn run(&mut self, trial: Trial) -> Ended {
+        let tells = |ended: &Ended| ended.is_reached || !ended.broken.is_empty() || ended.lost > 0;
+        let told = (0..4).map(|_| self.run_once(trial)).find(tells);
+        told.unwrap_or_else(|| self.run_once(trial))
+    }
+
+    fn run_once(&mut self, trial: Trial) -> Ended {
         let mut ended = Ended::default();
         if let Err(error) = self.prepare(trial.verb) {
             return Ended::broken(format!("cannot be prepared: {error}"));
@@ -313,13 +328,15 @@ impl Stage {
         let since = self.now();
         self.0.request(&format!("{} {}", verb.command_name(), how.request(step)));
         // An instance that is killed takes its requests along: a boot is for those that come then, and wait.
-        let loads = [Mode::C8, Mode::C3].map(|mode| Load::start(&self.0.host, mode, CLIENTS));
+        let loads = self.load();
         let ran = self.perform(verb, &since);
         ended.is_reached = self.steps(verb) >= step;
         self.0.request_nothing();
         ended.broken = self.0.check();
-        ended.broken.extend(how.judge(&ran).err());
-        ended.broken.extend(self.took_effect(trial).err());
+        if ended.is_reached {
+            ended.broken.extend(how.judge(&ran).err());
+            ended.broken.extend(self.took_effect(trial).err());
+        }
         self.0.host.succeed("rm -rf /opt/app/.filler /opt/app/.fillers/*");
         if verb.is_boot() && !self.0.host.comes_true(|host| host.run(SETTLED).code == 0) {
             ended.broken.push("nobody serves, a minute after the boot".to_owned());

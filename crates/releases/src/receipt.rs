@@ -331,7 +331,7 @@ impl Draft {
         self.progress.step(name);
     }
 
-    /// See [`Prober::hold`].
+    /// The prober begins no question meanwhile: what an instance that retires has is to be its clients'.
     pub fn hold_prober(&self) -> Option<Hold> {
         self.prober.as_ref().map(Prober::hold)
     }

@@ -103,7 +103,7 @@ impl Host {
     /// Copies one file of a bundle, `path` for people, into a folder that is not in use yet, verifying what was copied.
     pub fn copy(&self, from: &mut dyn Read, file: &manifest::File, path: &Path, to: &Path) -> Result<()> {
         let mut copy = create(to, file.mode())?;
-        tree::copy_verified(from, file, path, &mut copy)?;
+        tree::copy_verified(from, file, path, &mut copy, to)?;
         copy.sync().map_err(Error::disk("sync", to))
     }
 

@@ -28,7 +28,7 @@ pub fn verify(folder: &Path, manifest: &Manifest) -> Result<()> {
     let found = check_shape(folder, manifest)?;
     for (path, file) in found {
         let mut source = effect::open_to_read(&path).map_err(Error::disk("open", &path))?;
-        copy_verified(&mut source, file, &path, &mut io::sink())?;
+        copy_verified(&mut source, file, &path, &mut io::sink(), &path)?;
     }
     Ok(())
 }
@@ -63,8 +63,14 @@ pub fn check_shape<'a>(folder: &Path, manifest: &'a Manifest) -> Result<Vec<(Pat
     }
 }
 
-/// Copies a file and verifies what was copied, not what was there before.
-pub(crate) fn copy_verified(from: &mut dyn Read, file: &File, path: &Path, to: &mut impl Write) -> Result<()> {
+/// Copies a file from `path` to `target` and verifies what was copied, not what was there before.
+pub(crate) fn copy_verified(
+    from: &mut dyn Read,
+    file: &File,
+    path: &Path,
+    to: &mut impl Write,
+    target: &Path,
+) -> Result<()> {
     let (mut digest, mut size) = (Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 17];
     loop {
@@ -77,7 +83,7 @@ pub(crate) fn copy_verified(from: &mut dyn Read, file: &File, path: &Path, to: &
         if size > file.size {
             break;
         }
-        to.write_all(&buffer[..read]).map_err(Error::disk("copy", path))?;
+        to.write_all(&buffer[..read]).map_err(Error::disk("write", target))?;
     }
     if size != file.size {
         return Err(damaged(path, "changed its size while it was read"));

@@ -127,6 +127,12 @@ impl Error {
         }
     }
 
+    /// Whether room would cure it (ENOSPC, EDQUOT).
+    pub(crate) fn is_of_a_full_disk(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Disk { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// Says where more of it is told.
     pub(crate) fn with_receipt(self, number: u64) -> Self {
         match self {

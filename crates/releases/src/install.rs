@@ -49,6 +49,7 @@ pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
         locked.point(Link::Validated, &id)?;
     }
     units::prepare(&locked, &Release { folder: store.folder(&id), id: id.clone(), manifest: source.manifest })?;
+    locked.keep_reserve();
     progress.end();
     Ok(id)
 }

@@ -21,6 +21,9 @@ use crate::{
 
 /// The format of the store. What is added to it leaves the number as it is: readers ignore what they do not know.
 const FORMAT: &str = "1";
+/// What is kept free for a way back on a full disk: an inode, and some blocks.
+const RESERVE: &str = "reserve";
+const RESERVED: usize = 64 << 10;
 /// Where the store is on a host.
 pub const BASE: &str = "/opt/app";
 const POLL: Duration = Duration::from_millis(20);
@@ -202,7 +205,30 @@ impl Locked<'_> {
             // A run that was killed may have flipped it and not synced that.
             return self.host().sync_folder(&self.path(""));
         }
-        self.host().link(&Path::new("releases").join(id.as_str()), &self.path(link.name()))
+        self.with_reserve(|| self.host().link(&Path::new("releases").join(id.as_str()), &self.path(link.name())))
+    }
+
+    /// Keeps room for the way back, where there is any.
+    pub fn keep_reserve(&self) {
+        let path = self.path(RESERVE);
+        if !path.exists()
+            && let Err(error) = self.host().write(&path, &vec![0; RESERVED])
+        {
+            say(&format!("nothing is kept free for a way back on a full disk: {error}"));
+        }
+    }
+
+    /// Does it again where the disk is full, with the room that was kept for that.
+    fn with_reserve(&self, act: impl Fn() -> Result<()>) -> Result<()> {
+        let path = self.path(RESERVE);
+        match act() {
+            Err(error) if error.is_of_a_full_disk() && path.exists() => {
+                say(&format!("{error}: using what was kept free for that"));
+                self.host().remove(&path)?;
+                act()
+            }
+            other => other,
+        }
     }
 
     /// A name for a new instance: its number is on the disk before it is used, so it is never used again.
@@ -226,7 +252,8 @@ impl Locked<'_> {
     /// Logs that `current` is about to become the instance's release.
     pub fn record_activation(&self, instance: &Instance, by: By) -> Result<()> {
         let from = self.named_by(Link::Current);
-        self.record(&Record::Activation { n: instance.n, release: instance.release.clone(), from, by, time: now() })
+        let record = Record::Activation { n: instance.n, release: instance.release.clone(), from, by, time: now() };
+        self.with_reserve(|| self.record(&record))
     }
 
     /// Logs that a release passed `validate`.

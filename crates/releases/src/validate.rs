@@ -171,6 +171,7 @@ fn pass(store: &Locked, id: &ReleaseId, asked: u32, keep: Option<usize>, closing
     units::put_boot(store, &release)?;
     let units = switch::forget_failed(store)?;
     switch::clear(store, &units);
+    store.keep_reserve();
     if let Some(keep) = keep {
         // The release is good; what could not be removed is no reason to say otherwise.
         if let Err(error) = prune_within(store, &units, keep) {

@@ -110,3 +110,26 @@ fn what_an_operator_has_set_aside_beside_the_units_stays() {
     host.succeed("cd /etc/systemd/system; test -d app-@.service.d.new; test -e apparmor.service.new");
     host.fail("test -e /etc/systemd/system/app.service.new");
 }
+
+#[test]
+fn going_back_needs_no_room_on_the_disk() {
+    let host = Host::boot();
+    host.succeed("mkdir -p /opt/app && mount -t tmpfs -o size=64m,nr_inodes=1000,mode=755 tmpfs /opt/app");
+    let bundles = ["one", "two"].map(good);
+    let mut agent = Agent::new(&host);
+    for bundle in &bundles {
+        agent.deploy(&bundle.archive).expect_success();
+    }
+    host.succeed(
+        "mkdir /opt/app/.many; cd /opt/app/.many; ( n=0; while : >$n; do n=$((n+1)); done ) 2>/dev/null; true",
+    );
+    host.run("head -c 1G /dev/zero >/opt/app/.many/0");
+    host.fail("touch /opt/app/x");
+    let said = host.succeed("releasectl rollback");
+    assert!(said.contains("using what was kept free"), "{said}");
+    assert_converged(&host, bundles[0].id.as_str());
+    host.succeed("rm -r /opt/app/.many");
+    agent.deploy(&bundles[1].archive).expect_success();
+    host.succeed("test -s /opt/app/reserve");
+    assert_converged(&host, bundles[1].id.as_str());
+}

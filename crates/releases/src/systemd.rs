@@ -17,7 +17,7 @@ pub const BOOT: &str = "app.service";
 
 /// Of a log line, so many bytes: some of them, and what else a failing hook has to say, fit into what CodeDeploy's console
 /// shows of it.
-const LINE: usize = 100;
+const LINE: usize = 150;
 
 /// What `systemctl show` says of an instance.
 #[derive(Clone, Debug, Default)]

@@ -24,8 +24,7 @@ use crate::{
 /// served before, and the error says so.
 pub fn activate(store: &Store, id: &ReleaseId) -> Result<()> {
     store.release(id)?;
-    let mut draft = Draft::begin("activate");
-    draft.step("lock");
+    let draft = Draft::begin("activate", "lock");
     take_over(&store.lock("activate")?, id, draft)
 }
 
@@ -34,8 +33,7 @@ pub fn activate(store: &Store, id: &ReleaseId) -> Result<()> {
 /// # Errors
 /// As [`activate`], and [`Error::NothingCurrent`].
 pub fn restart(store: &Store) -> Result<()> {
-    let mut draft = Draft::begin("restart");
-    draft.step("lock");
+    let draft = Draft::begin("restart", "lock");
     let locked = store.lock("restart")?;
     // Under the lock: a deployment that was under way must not be undone.
     take_over(&locked, &locked.current()?, draft)
@@ -72,10 +70,9 @@ pub(crate) fn switch_to(
 
 /// Makes a release current again because another did not hold, for the reason that is told.
 pub(crate) fn go_back(store: &Locked, to: &ReleaseId, by: By, reason: String) -> Result<()> {
-    let mut draft = Draft::begin("return");
+    let mut draft = Draft::begin("return", "verify");
     draft.locked(store);
     draft.reason = Some(reason);
-    draft.step("verify");
     let switched = verified(store, to).and_then(|release| switch(store, &release, by, &mut draft).map(drop));
     draft.end(store, to, switched)
 }

@@ -42,8 +42,7 @@ pub fn boot(store: &Store) -> Result<()> {
         }
         pace::note_turn(store.host(), wanted.as_ref(), &turn);
     }
-    let mut draft = Draft::begin("boot");
-    draft.step("lock");
+    let mut draft = Draft::begin("boot", "lock");
     let locked = store.lock("boot")?;
     draft.locked(&locked);
     let units = Units::list(store.host())?;

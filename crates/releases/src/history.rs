@@ -149,7 +149,7 @@ pub fn render_receipt(receipt: &Receipt, columns: usize) -> String {
 /// Each step with a bar that says when it was, one scale a verb.
 fn timeline(receipt: &Receipt) -> Vec<String> {
     let mut lines = verb(&receipt.verb, receipt.took_ms, &receipt.steps);
-    if let Some(validation) = &receipt.validation {
+    if let Some(validation) = receipt.validation.as_ref().filter(|validation| !validation.steps.is_empty()) {
         lines.push(format!("\n{} ms, nobody probed", validation.uncovered_ms));
         lines.extend(verb("validate", validation.took_ms, &validation.steps));
     }

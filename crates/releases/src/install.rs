@@ -22,8 +22,7 @@ use crate::{
 /// # Errors
 /// [`Error::Manifest`] and [`Error::Damaged`] where the bundle is not sound: then nothing was changed.
 pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
-    let mut progress = Progress::begin("install");
-    progress.step("verify");
+    let mut progress = Progress::begin("install", "verify");
     let source = Source::read(bundle)?;
     check_machine(&source)?;
     source.verify()?;

@@ -23,17 +23,24 @@ pub struct Progress {
     began: Instant,
     ended: Vec<Step>,
     under_way: Option<(&'static str, Instant)>,
+    /// Told with the second step: whoever's input is bad gets one clear line and no more.
+    untold: Option<&'static str>,
 }
 
 impl Progress {
-    /// Nothing is done yet.
-    pub fn begin(verb: &'static str) -> Self {
-        Self { verb, began: Instant::now(), ended: Vec::new(), under_way: None }
+    /// Nothing is done yet but the first step.
+    pub fn begin(verb: &'static str, first: &'static str) -> Self {
+        let began = Instant::now();
+        show_doing(first);
+        Self { verb, began, ended: Vec::new(), under_way: Some((first, began)), untold: Some(first) }
     }
 
     /// Ends the step before, and begins this.
     pub fn step(&mut self, name: &'static str) {
         self.end_step();
+        if let Some(first) = self.untold.take() {
+            say(&format!("  {first}"));
+        }
         say(&format!("  {name}"));
         show_doing(name);
         self.under_way = Some((name, Instant::now()));
@@ -52,9 +59,12 @@ impl Progress {
     }
 
     fn conclude(&mut self) {
-        if self.under_way.is_some() {
-            self.end_step();
-            show_done();
+        if self.under_way.is_none() {
+            return;
+        }
+        self.end_step();
+        show_done();
+        if self.untold.is_none() {
             let steps: Vec<String> = self.ended.iter().map(ToString::to_string).collect();
             say(&format!("{} took {} ms: {}", self.verb, self.began.elapsed().as_millis(), steps.join(", ")));
         }

@@ -302,14 +302,14 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Begins it.
-    pub fn begin(verb: &'static str) -> Self {
+    /// Begins it with its first step.
+    pub fn begin(verb: &'static str, first: &'static str) -> Self {
         Self {
             verb,
             time: store::now_precisely(),
             began: Instant::now(),
             prober: None,
-            progress: Progress::begin(verb),
+            progress: Progress::begin(verb, first),
             from: None,
             instance: None,
             ready_ms: None,
@@ -398,7 +398,8 @@ fn supersede(store: &Locked, by: &Receipt) -> Result<()> {
             let died = trail::failure_after(receipt.receipt, &records).map(str::to_owned);
             let outcome = if died.is_some() { Outcome::Failed } else { Outcome::Superseded };
             let place = Some(by.to.clone());
-            let closing = Closing::begin(None).close(store, &receipt, outcome, died.as_deref(), place);
+            let mut closing = Closing::begin(None).close(store, &receipt, outcome, died.as_deref(), place);
+            closing.steps.clear();
             append(store, &closing)?;
             receipt.close(closing);
             publish(store, &receipt);
@@ -428,7 +429,7 @@ impl Closing {
             time: store::now_precisely(),
             began: Instant::now(),
             prober,
-            progress: Progress::begin("validate"),
+            progress: Progress::begin("validate", "answer"),
             receipt: None,
         }
     }
@@ -700,7 +701,7 @@ pub(crate) mod tests {
         let (_root, store) = store();
         let locked = store.lock("test").unwrap();
         let end = |n, verb, to: char| {
-            let mut draft = Draft::begin(verb);
+            let mut draft = Draft::begin(verb, "lock");
             draft.instance = Some(Instance { n, release: id(to) });
             draft.end(&locked, &id(to), Ok(())).unwrap();
         };

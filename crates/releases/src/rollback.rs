@@ -19,8 +19,7 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     if let Some(id) = &asked {
         store.release(id)?;
     }
-    let mut draft = Draft::begin("rollback");
-    draft.step("lock");
+    let mut draft = Draft::begin("rollback", "lock");
     let locked = store.lock("rollback")?;
     draft.locked(&locked);
     let target = asked.map_or_else(|| way_back(&locked), Ok)?;

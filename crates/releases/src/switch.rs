@@ -142,7 +142,7 @@ fn revive(store: &Locked, candidate: &Instance) -> Result<()> {
         return Ok(());
     }
     let choice = boot::choose(store, &units, true)?;
-    let mut draft = Draft::begin("boot");
+    let mut draft = Draft::begin("boot", "start");
     draft.from.clone_from(&choice.from);
     let instance = choice.instance(store, &mut draft)?;
     say(&format!("nobody serves while the candidate starts: starting {}", instance.unit()));

@@ -107,7 +107,6 @@ fn watch(
     address: &Address,
     closing: &mut Closing,
 ) -> std::result::Result<u32, String> {
-    closing.progress.step("answer");
     let units = Units::list(store.host()).map_err(|error| error.to_string())?;
     let mut instance = units.newest(id).ok_or("no instance of it is up")?.clone();
     let ask = || match probe::ask(address) {

@@ -19,6 +19,8 @@ use crate::{
 
 /// Between the beginnings of two questions.
 const PACE: Duration = Duration::from_millis(100);
+/// For a question that is under way: a deployment waits for it, so not for long.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Between two looks at whether a question has ended, or may begin.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -86,11 +88,12 @@ impl Prober {
     }
 
     /// Begins no question meanwhile, and waits for the one that is under way: the connections of an instance that retires are
-    /// to be its clients', and are counted. Where either takes longer than the time between two questions, that goes on.
+    /// to be its clients', and are counted. Where it takes longer than 20 ms, or what it is held for takes longer than the time
+    /// between two questions, that goes on.
     pub fn hold(&self) -> Hold {
         self.shared.is_held.store(true, Ordering::Relaxed);
         let began = Instant::now();
-        while self.shared.seen().asking_since.is_some() && began.elapsed() < PACE {
+        while self.shared.seen().asking_since.is_some() && began.elapsed() < PATIENCE {
             thread::sleep(TICK);
         }
         Hold(self.shared.clone())

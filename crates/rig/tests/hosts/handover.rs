@@ -126,7 +126,7 @@ fn who_retires_and_what_it_waits_for_is_told() {
     let (one, two) = (good("one"), good("two"));
     let mut stage = Stage::set_with([one, two]);
     let mut slow = stage.host.in_network(connect);
-    send(&mut slow, "/stream?secs=4");
+    send(&mut slow, "/stream?secs=9");
     let mut first = [0; 16];
     slow.read_exact(&mut first).unwrap();
     stage.activate();

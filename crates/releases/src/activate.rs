@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::{
     Error, ReleaseId, Result, Store,
+    draft::Draft,
     instance::Instance,
-    receipt::Draft,
     screen::say,
     source::Source,
     store::{Link, Locked, Release},

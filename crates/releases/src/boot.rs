@@ -4,9 +4,9 @@ use std::thread;
 
 use crate::{
     Error, ReleaseId, Result, Store, activate,
+    draft::Draft,
     instance::Instance,
     pace, prune,
-    receipt::Draft,
     screen::say,
     store::{Link, Locked, Release},
     switch,

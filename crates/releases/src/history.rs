@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::{
-    Error, Result, Store,
+    Error, Result, Store, ledger,
     progress::Step,
-    receipt::{self, Outcome, Receipt, Retired},
+    receipt::{Outcome, Receipt, Retired},
     screen::{self, cut, printable},
     store::Link,
     trail::{self, By, Record},
@@ -30,7 +30,7 @@ pub fn history(store: &Store, count: usize) -> Result<Vec<Receipt>> {
 /// The same as they were written, and what the log of activations says since the oldest of them.
 pub(crate) fn gather(store: &Store, count: usize) -> Result<(Vec<Receipt>, Vec<Record>)> {
     // One that went back by itself stands before the one that made it: of two lines, the higher number is known to be there.
-    let (mut receipts, is_all) = receipt::read_last(store, count.saturating_add(2))?;
+    let (mut receipts, is_all) = ledger::read_last(store, count.saturating_add(2))?;
     let first_lines = receipts.iter().take(2).map(|receipt| receipt.receipt);
     let oldest = if is_all { 0 } else { first_lines.max().unwrap_or(0) };
     let known: BTreeSet<u64> = receipts.iter().map(|receipt| receipt.receipt).collect();
@@ -41,7 +41,9 @@ pub(crate) fn gather(store: &Store, count: usize) -> Result<(Vec<Receipt>, Vec<R
             && !known.contains(n)
         {
             let verb = if *by == By::Rollback { "rollback" } else { "activate" };
-            receipts.push(Receipt::missing(*n, verb, from.clone(), release.clone(), *time));
+            let mut missing = Receipt::missing(*n, verb, from.clone(), release.clone(), *time);
+            missing.label = store.release(release).map(|release| release.manifest.label).unwrap_or_default();
+            receipts.push(missing);
         }
     }
     receipts.sort_by_key(|receipt| receipt.receipt);

@@ -16,7 +16,9 @@ pub mod boot;
 #[cfg(feature = "bundle")]
 pub mod bundle;
 pub mod cli;
+mod closing;
 pub mod doctor;
+mod draft;
 pub mod effect;
 pub mod error;
 #[cfg(feature = "faults")]
@@ -26,6 +28,7 @@ pub mod host;
 pub mod id;
 pub mod install;
 pub mod instance;
+mod ledger;
 mod listener;
 pub mod manifest;
 #[cfg(feature = "bundle")]

@@ -3,7 +3,7 @@
 use crate::{
     ReleaseId, Result, Store,
     activate::{flip_offline, switch_to, verified, way_back},
-    receipt::Draft,
+    draft::Draft,
     screen::say,
     trail::By,
     validate::{Trial, validate},

@@ -12,7 +12,7 @@ use crate::{
     Error, Manifest, ReleaseId, Result, effect,
     host::Host,
     instance::{self, Instance},
-    receipt,
+    ledger,
     screen::{printable, say},
     systemd,
     trail::{self, By, Record},
@@ -238,7 +238,7 @@ impl Locked<'_> {
         // A lost counter must not count again from 1: the logs, and what instances have left, know what was used.
         let last = match counted {
             Some(counted) => counted.max(trail::highest_n(&self.records()?)),
-            None => [trail::highest_n(&self.records()?), receipt::highest(self)?, instance::highest_n(self.host())]
+            None => [trail::highest_n(&self.records()?), ledger::highest(self)?, instance::highest_n(self.host())]
                 .into_iter()
                 .fold(0, u64::max),
         };

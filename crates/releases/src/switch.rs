@@ -9,9 +9,10 @@ use std::{
 
 use crate::{
     Error, Result, Store, boot,
+    draft::Draft,
     instance::{Instance, RUNTIME},
     pace,
-    receipt::{Draft, Retired},
+    receipt::Retired,
     screen::say,
     store::{Link, Locked, Release},
     systemd::{self, Units},

@@ -8,11 +8,12 @@ use std::{
 use crate::{
     Error, ReleaseId, Result, Store,
     activate::{go_back, verified, warn_of_socket, way_back},
+    closing::Closing,
     instance::Instance,
     probe::{self, Address},
     prober::Prober,
     prune::prune_within,
-    receipt::{Closing, Outcome},
+    receipt::Outcome,
     screen::{printable, say},
     store::{Link, Locked},
     switch,

@@ -72,6 +72,7 @@ pub(crate) fn switch_to(
 pub(crate) fn go_back(store: &Locked, to: &ReleaseId, by: By, reason: String) -> Result<()> {
     let mut draft = Draft::begin("return", "verify");
     draft.locked(store);
+    store.goes_back();
     draft.reason = Some(reason);
     let switched = verified(store, to).and_then(|release| switch(store, &release, by, &mut draft).map(drop));
     draft.end(store, to, switched)
@@ -142,7 +143,8 @@ pub(crate) fn flip_offline(store: &Locked, id: &ReleaseId, by: By, mut draft: Dr
 pub(crate) fn warn_of_socket(store: &Store, release: &Release) {
     if units::socket_differs(store, release) {
         say(
-            "this release brings another app.socket; the host's stays. `releasectl socket apply` replaces it, at an outage",
+            "this release brings another app.socket; the host's stays. Once it is validated, `releasectl socket apply` \
+             replaces it, at an outage",
         );
     }
 }

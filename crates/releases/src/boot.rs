@@ -45,6 +45,7 @@ pub fn boot(store: &Store) -> Result<()> {
     let mut draft = Draft::begin("boot", "lock");
     let locked = store.lock("boot")?;
     draft.locked(&locked);
+    locked.goes_back();
     let units = Units::list(store.host())?;
     let has_died = last.is_some() && last == store.named_by(Link::Current);
     let choice = choose(&locked, &units, has_died)?;
@@ -52,13 +53,12 @@ pub fn boot(store: &Store) -> Result<()> {
     let served = match units.newest(&release.id) {
         Some(instance) => {
             // One that a killed verb has left starting is not READY yet.
-            if systemd::show(store.host(), instance)?.active != "active" {
-                switch::start(&locked, instance).map(drop)?;
-            }
+            let started = if units.is_active(instance) { Ok(()) } else { switch::start(&locked, instance).map(drop) };
             if is_another {
                 choice.instance(&locked, &mut draft)?;
             }
-            switch::retire_others(&locked, instance).map(|(_, retired)| draft.retired = retired)
+            let retired = started.and_then(|()| switch::retire_others(&locked, instance));
+            retired.map(|(_, retired)| draft.retired = retired)
         }
         None => start(&locked, &choice, &units, &mut draft),
     };
@@ -92,7 +92,7 @@ pub(crate) fn wanted(store: &Store, units: &Units) -> Result<Option<ReleaseId>> 
 
 /// The release that `validated` names, if it was ever READY: the first one is validated from its install on. One that has
 /// failed since is no way back.
-fn validated(store: &Store) -> Result<Option<ReleaseId>> {
+pub(crate) fn validated(store: &Store) -> Result<Option<ReleaseId>> {
     let records = store.records()?;
     let was_activated = |id: &ReleaseId| records.iter().any(|record| record.activated() == Some(id));
     let is_bad = |id: &ReleaseId| Marks::of(id, &records).bad.is_some();
@@ -172,7 +172,7 @@ fn replace(
     };
     let instance = store.new_instance(by)?;
     let way = if provisional.is_some() { By::Rollback } else { By::Activate };
-    store.record_activation(&instance, way).or_else(|error| switch::forgive(By::Rollback, error))?;
+    store.record_activation(&instance, way)?;
     store.point(Link::Current, by)?;
     Ok((instance, reason))
 }

@@ -68,7 +68,7 @@ pub enum Verb {
         within: Within,
     },
     /// Put a fresh instance of the current release in the place of the one that serves: a changed /etc/app/env takes effect
-    #[command(after_help = "Example: echo APP_LOG=debug >>/etc/app/env; releasectl restart")]
+    #[command(after_help = "Example: editor /etc/app/env; releasectl restart")]
     Restart,
     /// Start the current release where nobody serves (app.service runs this)
     #[command(after_help = "Example: systemctl start app.service")]
@@ -119,7 +119,8 @@ pub enum Verb {
 impl Verb {
     /// Whether a deployment, or the way back from one, calls it.
     pub fn is_of_a_deployment(&self) -> bool {
-        matches!(self, Self::Install { .. } | Self::Activate(_) | Self::Validate { .. } | Self::Rollback { .. })
+        use Verb::{Activate, Install, Restart, Rollback, Validate};
+        matches!(self, Install { .. } | Activate(_) | Validate { .. } | Rollback { .. } | Restart)
     }
 }
 

@@ -53,6 +53,9 @@ pub enum Error {
     /// A verb that needs a current release.
     #[error("no release is current on this host; install and activate one first")]
     NothingCurrent,
+    /// A verb for releases that have passed `validate`.
+    #[error("release {0} is provisional: `releasectl validate` first")]
+    Provisional(ReleaseId),
     /// A bare rollback with nothing to go back to.
     #[error("no validated release was activated before {0}; name one: `releasectl rollback ID`")]
     NothingBefore(ReleaseId),

@@ -65,9 +65,15 @@ impl Host {
     /// Replaces a file, or makes it.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let aside = aside(path);
-        let mut file = create(&aside, 0o644)?;
-        file.write_all(bytes).map_err(Error::disk("write", &aside))?;
-        file.sync().map_err(Error::disk("sync", &aside))?;
+        let written = create(&aside, 0o644).and_then(|mut file| {
+            file.write_all(bytes).map_err(Error::disk("write", &aside))?;
+            file.sync().map_err(Error::disk("sync", &aside))
+        });
+        if written.is_err() {
+            // What is half there takes room that somebody needs.
+            let _ = effect::remove(&aside);
+        }
+        written?;
         self.rename(&aside, path)
     }
 

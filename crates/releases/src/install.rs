@@ -31,9 +31,11 @@ pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
     progress.step("lock");
     let locked = store.lock("install")?;
     progress.step("copy");
-    // First: until this deployment is validated or another is, what it needs is not pruned.
-    locked.record_installation(&id)?;
+    // First, for the room.
     prune::sweep(&locked)?;
+    locked.keep_reserve()?;
+    // From here on, until this deployment is validated or another is, what it needs is not pruned.
+    locked.record_installation(&id)?;
     match store.release(&id).and_then(|release| tree::verify(&release.folder, &release.manifest)) {
         Ok(()) => {
             // An install that was killed may have given it its name and not synced that.
@@ -48,7 +50,6 @@ pub fn install(store: &Store, bundle: &Path) -> Result<ReleaseId> {
         locked.point(Link::Validated, &id)?;
     }
     units::prepare(&locked, &Release { folder: store.folder(&id), id: id.clone(), manifest: source.manifest })?;
-    locked.keep_reserve();
     progress.end();
     Ok(id)
 }

@@ -48,11 +48,11 @@ impl Instance {
     }
 }
 
-/// The highest number of the files that instances keep.
+/// The highest number of the files that instances keep; one that no host comes to is somebody's joke.
 pub fn highest_n(host: &Host) -> u64 {
     let files = std::fs::read_dir(host.path(RUNTIME)).into_iter().flatten().flatten();
-    let n = |file: std::fs::DirEntry| file.file_name().to_str()?.split('.').next()?.parse().ok();
-    files.filter_map(n).max().unwrap_or(0)
+    let n = |file: std::fs::DirEntry| file.file_name().to_str()?.split('.').next()?.parse::<u32>().ok();
+    files.filter_map(n).max().unwrap_or(0).into()
 }
 
 impl FromStr for Instance {

@@ -30,7 +30,8 @@ fn start(host: &Host, receipt: &Receipt) -> Result<()> {
     let unit = format!("--unit=app-notify-{}", receipt.receipt);
     let limit = format!("RuntimeMaxSec={SECONDS}");
     let mut arguments = vec!["--quiet", "--no-block", "--collect", &unit, "--description=app: /etc/app/notify"];
-    for property in ["StandardInput=data", &input, &limit, "TimeoutStopSec=2"] {
+    // At boot, not before there is a network.
+    for property in ["StandardInput=data", &input, &limit, "TimeoutStopSec=2", "After=network-online.target"] {
         arguments.extend(["-p", property]);
     }
     arguments.push(PATH);

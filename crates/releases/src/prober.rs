@@ -70,7 +70,7 @@ impl Prober {
         let asked = systemd::ask_where_it_listens(host).ok()?;
         let this = Self::default();
         let shared = this.shared.clone();
-        thread::spawn(move || {
+        spawn(move || {
             let listens = asked.wait_aside().ok()?;
             let address = Address::parse(String::from_utf8_lossy(&listens.stdout).trim())?;
             shared.ask_until_it_is_over(&address);
@@ -83,7 +83,10 @@ impl Prober {
     pub fn at(address: &Address) -> Self {
         let this = Self::default();
         let (shared, address) = (this.shared.clone(), address.clone());
-        thread::spawn(move || shared.ask_until_it_is_over(&address));
+        spawn(move || {
+            shared.ask_until_it_is_over(&address);
+            Some(())
+        });
         this
     }
 
@@ -104,6 +107,11 @@ impl Prober {
     pub fn end(self) -> Option<Probe> {
         self.shared.seen().end(Instant::now())
     }
+}
+
+/// A host without room for a thread is not to be hurt by who watches it.
+fn spawn(job: impl FnOnce() -> Option<()> + Send + 'static) {
+    let _ = thread::Builder::new().spawn(job);
 }
 
 impl Drop for Hold {

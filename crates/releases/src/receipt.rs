@@ -197,7 +197,8 @@ impl Receipt {
 
     /// Whether its release was current, if only until it failed.
     pub fn has_flipped(&self) -> bool {
-        self.outcome != Outcome::Failed || self.validation.is_some()
+        // A boot flips first.
+        self.outcome != Outcome::Failed || self.validation.is_some() || self.verb == "boot"
     }
 
     pub(crate) fn close(&mut self, validation: Validation) {

@@ -2,7 +2,7 @@
 
 use crate::{
     ReleaseId, Result, Store,
-    activate::{flip_offline, switch_to, verified, way_back},
+    activate::{flip_offline, switch_to, verified, way_back, way_back_from},
     draft::Draft,
     screen::say,
     trail::By,
@@ -22,6 +22,8 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     let mut draft = Draft::begin("rollback", "lock");
     let locked = store.lock("rollback")?;
     draft.locked(&locked);
+    locked.goes_back();
+    let is_asked = asked.is_some();
     let target = asked.map_or_else(|| way_back(&locked), Ok)?;
     let label = locked.release(&target)?.manifest.label;
     if !store.host().is_live() {
@@ -30,7 +32,14 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     }
     say(&format!("going back to release {target} ({label})"));
     let switched = switch_to(&locked, &target, By::Rollback, By::Activate, &mut draft);
-    draft.end(&locked, &target, switched)?;
+    let ended = draft.end(&locked, &target, switched);
+    if ended.is_err()
+        && !is_asked
+        && let Ok(further) = way_back_from(&locked, &target)
+    {
+        say(&format!("further back: releasectl rollback {further}"));
+    }
+    ended?;
     drop(locked);
     validate(store, Some(target), trial)
 }

@@ -70,7 +70,8 @@ pub fn json_for_terminal(json: &str) -> String {
 
 /// A line of somebody else's making, without what could steer a terminal, and not too long.
 pub fn printable(line: &str) -> String {
-    cut(line, LONGEST)
+    // What has no width has bytes.
+    cut_bytes(&cut(line, LONGEST), 4 * LONGEST)
 }
 
 /// Controls, and what turns the direction of a text, joins, hides or ends it (Unicode's categories C and Z, as std prints

@@ -18,6 +18,10 @@ pub fn apply(store: &Store) -> Result<()> {
     }
     let locked = store.lock("socket apply")?;
     let id = locked.named_by(Link::Current).ok_or(Error::NothingCurrent)?;
+    if locked.named_by(Link::Validated).as_ref() != Some(&id) {
+        // The boot that follows would take it for one that has died.
+        return Err(Error::Provisional(id));
+    }
     let release = store.release(&id)?;
     let is_active = systemd::property(store.host(), systemd::SOCKET, "ActiveState")? == "active";
     if is_active && !units::socket_differs(store, &release) {

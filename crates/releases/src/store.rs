@@ -1,6 +1,7 @@
 //! The store: `/opt/app`, its releases, its two links, its counter, its log and its lock.
 
 use std::{
+    cell::Cell,
     fs, io,
     ops::Deref,
     path::{Path, PathBuf},
@@ -141,7 +142,7 @@ impl Store {
         // Whoever had it may have been a later tool, and raised the format.
         self.check_format(verb)?;
         self.host.sign_lock(&mut file, &format!("releasectl {verb} (pid {}) {}\n", std::process::id(), now()));
-        Ok(Locked { store: self, _file: file })
+        Ok(Locked { store: self, goes_back: Cell::new(false), _file: file })
     }
 
     /// A store that a later releasectl has made its own is not changed by this one. But a host that boots is to serve: what
@@ -187,6 +188,7 @@ impl Store {
 #[derive(Debug)]
 pub struct Locked<'a> {
     store: &'a Store,
+    goes_back: Cell<bool>,
     _file: effect::File,
 }
 
@@ -208,21 +210,22 @@ impl Locked<'_> {
         self.with_reserve(|| self.host().link(&Path::new("releases").join(id.as_str()), &self.path(link.name())))
     }
 
-    /// Keeps room for the way back, where there is any.
-    pub fn keep_reserve(&self) {
+    /// Keeps room for the way back.
+    pub fn keep_reserve(&self) -> Result<()> {
         let path = self.path(RESERVE);
-        if !path.exists()
-            && let Err(error) = self.host().write(&path, &vec![0; RESERVED])
-        {
-            say(&format!("nothing is kept free for a way back on a full disk: {error}"));
-        }
+        if path.exists() { Ok(()) } else { self.host().write(&path, &vec![0; RESERVED]) }
     }
 
-    /// Does it again where the disk is full, with the room that was kept for that.
+    /// From here on this is a way back: a full disk must not stop it.
+    pub fn goes_back(&self) {
+        self.goes_back.set(true);
+    }
+
+    /// On a way back, does it again where the disk is full, with the room that was kept for that.
     fn with_reserve(&self, act: impl Fn() -> Result<()>) -> Result<()> {
         let path = self.path(RESERVE);
         match act() {
-            Err(error) if error.is_of_a_full_disk() && path.exists() => {
+            Err(error) if self.goes_back.get() && error.is_of_a_full_disk() && path.exists() => {
                 say(&format!("{error}: using what was kept free for that"));
                 self.host().remove(&path)?;
                 act()
@@ -253,12 +256,18 @@ impl Locked<'_> {
     pub fn record_activation(&self, instance: &Instance, by: By) -> Result<()> {
         let from = self.named_by(Link::Current);
         let record = Record::Activation { n: instance.n, release: instance.release.clone(), from, by, time: now() };
-        self.with_reserve(|| self.record(&record))
+        match self.with_reserve(|| self.record(&record)) {
+            Err(error) if self.goes_back.get() => {
+                say(&format!("not in the log: {error}"));
+                Ok(())
+            }
+            recorded => recorded,
+        }
     }
 
     /// Logs that a release passed `validate`.
     pub fn record_validation(&self, id: &ReleaseId) -> Result<()> {
-        self.record(&Record::Validation { validated: id.clone(), time: now() })
+        self.with_reserve(|| self.record(&Record::Validation { validated: id.clone(), time: now() }))
     }
 
     /// Logs that a release failed. That a disk is too full to say so must not keep the host from going back.

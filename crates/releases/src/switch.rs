@@ -16,7 +16,7 @@ use crate::{
     screen::say,
     store::{Link, Locked, Release},
     systemd::{self, Units},
-    trail::By,
+    trail::{By, Marks},
     units,
 };
 
@@ -62,31 +62,24 @@ pub fn switch(store: &Locked, release: &Release, by: By, draft: &mut Draft) -> R
     Ok((instance, units))
 }
 
-/// What failed was the release. One that is current already has been ready before: what is wrong with it now is its
-/// configuration, and it stays a way back.
+/// What failed was the release. One that has passed before, or is current, has been ready: what is wrong now is its
+/// configuration, or what it depends on, and it stays a way back.
 fn mark_bad(store: &Locked, release: &Release, error: &Error) {
-    if matches!(error, Error::Release(_)) && store.named_by(Link::Current).as_ref() != Some(&release.id) {
+    let has_passed = store.records().is_ok_and(|records| Marks::of(&release.id, &records).passed);
+    let is_current = store.named_by(Link::Current).as_ref() == Some(&release.id);
+    if matches!(error, Error::Release(_)) && !has_passed && !is_current {
         store.record_failure(&release.id, &error.to_string());
     }
 }
 
 /// Makes the release of an instance the current one; where something runs, the instance is READY.
 pub fn adopt(store: &Locked, instance: &Instance, by: By) -> Result<()> {
-    store.record_activation(instance, by).or_else(|error| forgive(by, error))?;
+    store.record_activation(instance, by)?;
     // Lost by the host: install points it at the first release.
     if store.named_by(Link::Validated).is_none() {
         store.point(Link::Validated, &instance.release)?;
     }
     store.point(Link::Current, &instance.release)
-}
-
-/// A disk that is too full for a line of the log must not keep the host from going back.
-pub fn forgive(by: By, error: Error) -> Result<()> {
-    if by != By::Rollback {
-        return Err(error);
-    }
-    say(&format!("not in the log: {error}"));
-    Ok(())
 }
 
 /// Starts an instance and returns when it is READY, after how many milliseconds, or with the reason why not, everything as

@@ -212,9 +212,14 @@ pub fn last_lines(host: &Host, unit: &str, count: u32) -> String {
     // A process that has just died may have lines under way; without the sync they come too late to be read. Where somebody
     // floods the journal, the sync has no end of its own.
     let _ = host.run("timeout", &["2", "journalctl", "--sync"]);
-    let arguments = ["-o", "cat", "--no-pager", "-q", "-n", &count.to_string(), "-u", unit];
-    let text = host.run("journalctl", &arguments).unwrap_or_default();
-    text.lines().map(|line| format!("  | {}\n", cut_bytes(&printable(line), LINE))).collect()
+    let arguments = ["5", "journalctl", "-o", "cat", "--no-pager", "-q", "-n", &count.to_string(), "-u", unit];
+    let text = host.run("timeout", &arguments).unwrap_or_default();
+    // An entry may have many lines.
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count as usize)..]
+        .iter()
+        .map(|line| format!("  | {}\n", cut_bytes(&printable(line), LINE)))
+        .collect()
 }
 
 /// How often something that cannot be waited for is asked again.

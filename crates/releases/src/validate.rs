@@ -8,6 +8,7 @@ use std::{
 use crate::{
     Error, ReleaseId, Result, Store,
     activate::{go_back, verified, warn_of_socket, way_back},
+    boot,
     closing::Closing,
     instance::Instance,
     probe::{self, Address},
@@ -165,18 +166,15 @@ fn still_up(store: &Store, instance: &mut Instance) -> std::result::Result<(), S
 
 fn pass(store: &Locked, id: &ReleaseId, asked: u32, keep: Option<usize>, closing: Closing) -> Result<()> {
     let release = store.release(id)?;
+    // Whichever way it was: what is good is a way back from now on.
+    store.goes_back();
+    units::put_boot(store, &release)?;
     store.record_validation(id)?;
     store.point(Link::Validated, id)?;
     closing.end(store, id, Outcome::Validated, None);
-    units::put_boot(store, &release)?;
-    let units = switch::forget_failed(store)?;
-    switch::clear(store, &units);
-    store.keep_reserve();
-    if let Some(keep) = keep {
-        // The release is good; what could not be removed is no reason to say otherwise.
-        if let Err(error) = prune_within(store, &units, keep) {
-            say(&format!("not pruned: {error}"));
-        }
+    // The release is good; what could not be tidied up is no reason to say otherwise.
+    if let Err(error) = tidy_up(store, keep) {
+        say(&format!("not tidied up: {error}"));
     }
     warn_of_socket(store, &release);
     say(&format!(
@@ -186,16 +184,27 @@ fn pass(store: &Locked, id: &ReleaseId, asked: u32, keep: Option<usize>, closing
     Ok(())
 }
 
+fn tidy_up(store: &Locked, keep: Option<usize>) -> Result<()> {
+    let units = switch::tidy(store)?;
+    store.keep_reserve()?;
+    keep.map_or(Ok(()), |keep| prune_within(store, &units, keep).map(drop))
+}
+
 fn fail(store: &Locked, id: &ReleaseId, reason: &str, closing: Closing) -> Error {
     store.record_failure(id, reason);
     let is_good = |validated: &ReleaseId| validated != id && verified(store, validated).is_ok();
-    let to = store.named_by(Link::Validated).filter(is_good).or_else(|| way_back(store).ok());
-    let back = to.map(|validated| {
+    let validated = boot::validated(store).ok().flatten();
+    let to = validated.filter(is_good).or_else(|| way_back(store).ok());
+    let back: Option<Result<()>> = to.map(|validated| {
         let reason = format!("release {id} fails: {reason}");
         say(&format!("{reason}; going back to {validated}"));
         go_back(store, &validated, By::Rollback, reason)?;
-        // Another where the one that failed had been validated before.
-        store.point(Link::Validated, &validated)
+        if store.named_by(Link::Validated).as_ref() != Some(&validated) {
+            // The one that failed had been validated before, or was the first.
+            store.point(Link::Validated, &validated)?;
+            units::put_boot(store, &store.release(&validated)?)?;
+        }
+        Ok(())
     });
     // After that: whoever floods the journal holds up who reads it.
     let log = last_lines(store, id);

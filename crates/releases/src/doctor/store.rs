@@ -8,14 +8,15 @@ use std::{
 
 use super::Finding;
 use crate::{
-    Result, Store, notify,
+    Result, Store, boot, notify,
     store::{self, Link},
+    trail::Marks,
     tree,
 };
 
 pub(super) fn look(store: &Store) -> Result<Vec<Finding>> {
     Ok(vec![
-        links(store),
+        links(store)?,
         digests(store),
         owners(store),
         secrets(store),
@@ -25,18 +26,26 @@ pub(super) fn look(store: &Store) -> Result<Vec<Finding>> {
     ])
 }
 
-fn links(store: &Store) -> Finding {
+fn links(store: &Store) -> Result<Finding> {
     let check = "links";
     let (current, validated) = (store.named_by(Link::Current), store.named_by(Link::Validated));
-    match (current, validated) {
-        (Some(current), Some(validated)) if current == validated => {
-            Finding::sound(check, format!("release {current} is current and validated"))
+    let records = store.records()?;
+    let advice = "`releasectl validate`, or `releasectl rollback`";
+    Ok(match (current, validated) {
+        (Some(current), Some(validated)) if current == validated => match Marks::of(&current, &records) {
+            Marks { bad: Some(reason), .. } => {
+                Finding::broken(check, format!("release {current} is current, and bad: {reason}"), advice)
+            }
+            Marks { passed: false, .. } => {
+                Finding::warning(check, format!("release {current} is current, and was never validated"), advice)
+            }
+            _ => Finding::sound(check, format!("release {current} is current and validated")),
+        },
+        (Some(current), Some(_)) => {
+            let back = boot::validated(store)?.map_or("itself again".to_owned(), |id| id.to_string());
+            let text = format!("release {current} is provisional: a crash or a reboot comes up on {back}");
+            Finding::warning(check, text, advice)
         }
-        (Some(current), Some(validated)) => Finding::warning(
-            check,
-            format!("release {current} is provisional: a crash or a reboot comes up on {validated}"),
-            "`releasectl validate`, or `releasectl rollback`",
-        ),
         (Some(_), None) => Finding::broken(
             check,
             "validated is lost: a boot has no tool to start the service with, and nobody else has one",
@@ -48,7 +57,7 @@ fn links(store: &Store) -> Finding {
             "`releasectl boot` takes the validated release; or deploy again",
         ),
         (None, None) => Finding::broken(check, "no release is installed", "deploy one"),
-    }
+    })
 }
 
 fn digests(store: &Store) -> Finding {
@@ -88,7 +97,10 @@ fn owners(store: &Store) -> Finding {
         paths.extend(release.manifest.files.iter().map(|file| release.folder.join(&file.path)));
     }
     let units = fs::read_dir(store.host().path("/etc/systemd/system")).into_iter().flatten().flatten();
-    paths.extend(units.map(|entry| entry.path()).filter(|path| name(path).is_some_and(|name| name.starts_with("app"))));
+    for path in units.map(|entry| entry.path()).filter(|path| name(path).is_some_and(|name| name.starts_with("app"))) {
+        paths.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        paths.push(path);
+    }
     let is_wrong = |path: &&PathBuf| {
         fs::symlink_metadata(path)
             .is_ok_and(|metadata| metadata.uid() != 0 || !metadata.is_symlink() && metadata.mode() & 0o022 != 0)

@@ -108,6 +108,11 @@ fn a_socket_that_differs_stays_the_hosts_until_it_is_applied() {
     assert!(deployment.last().tail().contains("releasectl socket apply"), "{}", deployment.last().tail());
     let backlog = || host.succeed("systemctl show -p Backlog --value app.socket").trim().to_owned();
     assert_eq!(backlog(), "4096");
+    // The boot that follows would take one that is provisional for one that has died.
+    host.succeed(&format!("releasectl activate {}", one.id));
+    let said = host.fail("releasectl socket apply");
+    assert!(said.contains("is provisional") && said.lines().count() == 1, "{said}");
+    host.succeed(&format!("releasectl rollback {}", other.id));
     let said = host.succeed("releasectl socket apply");
     assert!(said.contains("listens again after"), "{said}");
     assert_eq!(backlog(), "100");

@@ -49,6 +49,11 @@ fn a_restart_with_a_wrong_configuration_makes_no_release_bad() {
     assert_eq!(listed(&host, one.id.as_str())["bad"], Value::Null);
     host.succeed("rm /etc/app/env");
     agent.deploy(&two.archive).expect_success();
+    // Nor one that has passed before, and is gone back to meanwhile.
+    host.succeed("echo APP_CONNECTIONS=many >/etc/app/env");
+    host.fail("releasectl rollback");
+    assert_converged(&host, two.id.as_str());
+    host.succeed("rm /etc/app/env");
     assert_eq!(status(&host)["previous"], one.id.as_str());
     host.succeed("releasectl rollback");
     assert_converged(&host, one.id.as_str());
@@ -115,7 +120,7 @@ fn what_an_operator_has_set_aside_beside_the_units_stays() {
 fn going_back_needs_no_room_on_the_disk() {
     let host = Host::boot();
     host.succeed("mkdir -p /opt/app && mount -t tmpfs -o size=64m,nr_inodes=1000,mode=755 tmpfs /opt/app");
-    let bundles = ["one", "two"].map(good);
+    let bundles = ["one", "two", "three"].map(good);
     let mut agent = Agent::new(&host);
     for bundle in &bundles {
         agent.deploy(&bundle.archive).expect_success();
@@ -127,6 +132,8 @@ fn going_back_needs_no_room_on_the_disk() {
     host.fail("touch /opt/app/x");
     let said = host.succeed("releasectl rollback");
     assert!(said.contains("using what was kept free"), "{said}");
+    assert_converged(&host, bundles[1].id.as_str());
+    host.succeed("releasectl rollback");
     assert_converged(&host, bundles[0].id.as_str());
     host.succeed("rm -r /opt/app/.many");
     agent.deploy(&bundles[1].archive).expect_success();

@@ -129,7 +129,11 @@ pub fn render_receipt(receipt: &Receipt, columns: usize) -> String {
     }
     lines.push(field("from", &receipt.from.as_ref().map_or("nothing".to_owned(), ToString::to_string)));
     lines.push(field("to", &format!("{} ({})", receipt.to, cut(&receipt.label, columns.saturating_sub(35)))));
-    let by = receipt.superseded_by.as_ref().map(|id| format!(" by {id}")).unwrap_or_default();
+    let by = receipt.superseded_by.as_ref().map(|id| match receipt.outcome {
+        Outcome::Superseded => format!(" by {id}"),
+        _ => format!("; {id} has its place"),
+    });
+    let by = by.unwrap_or_default();
     lines.push(field("outcome", &format!("{}{by}", receipt.outcome)));
     lines.extend(receipt.reason.as_ref().map(|reason| field("reason", &printable(reason))));
     let Retired { handed_over, drained, cut, open, in_flight, .. } = receipt.connections();
@@ -280,6 +284,7 @@ mod tests {
         (failed.label, failed.deployment) = (odd(300), Some("d-ABCDEFGHI".to_owned()));
         failed.group = Some(odd(100));
         failed.validation = Some(closing(8, Outcome::Failed));
+        failed.superseded_by = Some(id('a'));
         (failed.outcome, failed.reason) = (Outcome::Failed, Some(odd(300)));
         let mut first = Receipt::missing(1, "activate", None, id('a'), 1_790_000_000);
         first.label = "the first".to_owned();

@@ -88,14 +88,19 @@ impl Host {
     /// Adds a line to a log. A line that a crash cut short before is ended first, so that it costs only itself.
     pub fn append_line(&self, path: &Path, line: &str) -> Result<()> {
         let exists = path.exists();
+        self.add_line(path, line)?.sync().map_err(Error::disk("sync", path))?;
+        if exists { Ok(()) } else { self.sync_parent(path) }
+    }
+
+    /// The same without waiting for the disk: for what may be lost with the power.
+    pub fn add_line(&self, path: &Path, line: &str) -> Result<effect::File> {
         let mut options = fs::OpenOptions::new();
         let mut file = effect::File::open(path, options.read(true).append(true).create(true).mode(0o644))
             .map_err(Error::disk("open", path))?;
         let cut_short = ends_without_newline(file.inner()).map_err(Error::disk("read", path))?;
         let text = format!("{}{line}\n", if cut_short { "\n" } else { "" });
         file.write_all(text.as_bytes()).map_err(Error::disk("write", path))?;
-        file.sync().map_err(Error::disk("sync", path))?;
-        if exists { Ok(()) } else { self.sync_parent(path) }
+        Ok(file)
     }
 
     /// Replaces a symbolic link, or makes it.

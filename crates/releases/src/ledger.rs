@@ -26,10 +26,10 @@ enum Line {
     Validation(Box<Validation>),
 }
 
-/// Adds a line.
+/// Adds a line. It is not synced: no deployment waits for what only people read, and what a power cut takes is told as missing.
 pub fn append(store: &Locked, line: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(line).unwrap_or_default();
-    store.host().append_line(&store.path(FILE), &text)
+    store.host().add_line(&store.path(FILE), &text).map(drop)
 }
 
 /// Tells the journal, and whoever asked to be told.

@@ -20,7 +20,7 @@ pub mod powercut;
 pub mod report;
 pub mod soak;
 pub mod steps;
-mod subject;
+pub mod subject;
 pub mod succession;
 pub mod table;
 mod talk;

@@ -71,6 +71,8 @@ enum Verb {
         #[arg(default_value_t = 1000)]
         deployments: usize,
     },
+    /// Install the packages that hosts need, and build what is deployed to them: no test shares the machine with a compiler then
+    Prepare,
     /// Measure times, memory, and requests per second of processor time beside `axum::serve`
     Bench,
     /// Boot a host, deploy BUNDLE to it if one is given, and run COMMAND in it (a shell, if none is given)
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
     }
     let is_good = match verb {
         Verb::Table { .. } => unreachable!("it needs no host"),
+        Verb::Prepare => rig::subject::contents().map(|_| true),
         Verb::Bench => bench::run().map(|()| true),
         Verb::Lossless { soak: Some(minutes), .. } => Ok(lossless::soak(minutes)),
         Verb::Lossless { activations, modes, soak: None } => {

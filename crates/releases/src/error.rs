@@ -139,7 +139,7 @@ impl Error {
     /// Says where more of it is told.
     pub(crate) fn with_receipt(self, number: u64) -> Self {
         match self {
-            Self::Release(text) => Self::Release(format!("{text}\nmore of it: releasectl show {number}")),
+            Self::Release(text) => Self::Release(format!("{text}\nmore of it: `releasectl show {number}`")),
             other => other,
         }
     }

@@ -37,7 +37,7 @@ fn fail(error: &Error, serving: Option<String>) -> ExitCode {
     let text = match serving {
         Some(serving) if code == 2 => format!("{error}; nothing was changed; {serving}"),
         Some(serving) if !matches!(error, Error::Release(_)) => {
-            format!("{error}\n{serving}\nwhen that is mended, run the deployment again")
+            format!("{error}\nwhen that is mended, run the deployment again\n{serving}")
         }
         _ => error.to_string(),
     };

@@ -1,10 +1,11 @@
 //! Rollback: a flip to a release that was good before.
 
 use crate::{
-    ReleaseId, Result, Store,
+    Error, ReleaseId, Result, Store,
     activate::{flip_offline, switch_to, verified, way_back, way_back_from},
     draft::Draft,
     screen::say,
+    switch,
     trail::By,
     validate::{Trial, validate},
 };
@@ -41,5 +42,9 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     }
     ended?;
     drop(locked);
-    validate(store, Some(target), trial)
+    validate(store, Some(target), trial).map_err(|error| match error.exit_code() {
+        // The host is another than before, whatever was wrong with what validate was given.
+        2 => Error::Release(format!("{error}\n{}", switch::serving(store))),
+        _ => error,
+    })
 }

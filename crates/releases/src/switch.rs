@@ -251,7 +251,10 @@ pub fn clear(store: &Locked, units: &Units) {
 
 /// A line that says what serves now.
 pub fn serving(store: &Store) -> String {
-    serving_of(store, &Units::list(store.host()).unwrap_or_default())
+    match Units::list(store.host()) {
+        Ok(units) => serving_of(store, &units),
+        Err(error) => format!("what serves now is not known: {error}"),
+    }
 }
 
 /// The same of what systemd has said.

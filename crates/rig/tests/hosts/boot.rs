@@ -5,11 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use releases::bundle::Bundle;
 use rig::{Agent, Host, Load, Mode};
 
 use crate::{
     bundles::{dies_after, good, script},
     deploy::{assert_converged, status},
+    receipts::told,
 };
 
 fn boot_id(host: &Host) -> String {
@@ -105,12 +107,30 @@ fn a_current_that_is_ready_and_dies_is_paced_and_the_next_deployment_heals_it() 
 #[test]
 fn an_instance_that_dies_while_a_candidate_starts_is_replaced() {
     let (host, good) = (Host::boot(), good("good"));
+    Agent::new(&host).deploy(&good.archive).expect_success();
+    current_dies_while_a_candidate_starts(&host, &good);
+}
+
+/// It was not validated: what was validated takes its place, and the receipts tell.
+#[test]
+fn a_provisional_one_that_dies_while_a_candidate_starts_is_replaced_by_the_validated_one() {
+    let (host, provisional, validated) = (Host::boot(), good("provisional"), good("validated"));
     let mut agent = Agent::new(&host);
-    agent.deploy(&good.archive).expect_success();
-    let unit = status(&host)["instances"][0]["unit"].as_str().unwrap().to_owned();
+    agent.deploy(&provisional.archive).expect_success();
+    agent.deploy(&validated.archive).expect_success();
+    host.succeed(&format!("releasectl activate {}", provisional.id));
+    current_dies_while_a_candidate_starts(&host, &validated);
+    let told: Vec<_> = told(&host).split_off(2);
+    let wanted = [("activate", "failed"), ("activate", "failed"), ("boot", "done")];
+    assert_eq!(told, wanted.map(|(verb, outcome)| (verb.to_owned(), outcome.to_owned())));
+}
+
+/// Kills what serves while a candidate is starting: `by` answers soon, and is what serves when the candidate has failed.
+fn current_dies_while_a_candidate_starts(host: &Host, by: &Bundle) {
+    let unit = status(host)["instances"][0]["unit"].as_str().unwrap().to_owned();
     let candidate = script("hangs", "#!/bin/sh\nexec sleep infinity\n");
     thread::scope(|scope| {
-        let deployment = scope.spawn(|| Agent::new(&host).deploy(&candidate.archive));
+        let deployment = scope.spawn(|| Agent::new(host).deploy(&candidate.archive));
         host.wait_until("the candidate starts", |host| {
             host.run(&format!("systemctl is-active 'app-{}@*' | grep activating", candidate.id)).code == 0
         });
@@ -120,7 +140,7 @@ fn an_instance_that_dies_while_a_candidate_starts_is_replaced() {
         host.succeed(&format!("systemctl kill -s KILL 'app-{}@*'", candidate.id));
         deployment.join().unwrap().expect_failure("ApplicationStart");
     });
-    assert_converged(&host, good.id.as_str());
+    assert_converged(host, by.id.as_str());
 }
 
 /// What was installed and never activated is not started, and a client that knocks all the time does not make systemd spin.

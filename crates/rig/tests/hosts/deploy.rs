@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use releases::ReleaseId;
 use rig::{Agent, Host, demo::Campaign};
 use serde_json::Value;
 
@@ -72,15 +73,20 @@ fn a_revision_that_is_installed_is_not_copied_again_and_gets_a_fresh_process() {
     assert_converged(&host, bundle.id.as_str());
 }
 
-#[test]
-fn rollbacks_go_further_back_each_time_and_bring_the_units_back() {
+/// Deployed one after the other, and validated.
+pub fn with_three_releases() -> (Host, [ReleaseId; 3]) {
     let host = Host::boot();
     let bundles = ["one", "two", "three"].map(good);
     let mut agent = Agent::new(&host);
     for bundle in &bundles {
         agent.deploy(&bundle.archive).expect_success();
     }
-    let [one, two, three] = bundles.map(|bundle| bundle.id);
+    (host, bundles.map(|bundle| bundle.id))
+}
+
+#[test]
+fn rollbacks_go_further_back_each_time_and_bring_the_units_back() {
+    let (host, [one, two, three]) = with_three_releases();
     host.succeed(&format!("rm /etc/systemd/system/app-{two}@.service"));
     host.succeed("releasectl rollback");
     assert_converged(&host, two.as_str());

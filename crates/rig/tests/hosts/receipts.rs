@@ -24,7 +24,7 @@ fn history(host: &Host) -> Vec<Value> {
 }
 
 /// What each receipt says was done, and how it ended.
-fn told(host: &Host) -> Vec<(String, String)> {
+pub fn told(host: &Host) -> Vec<(String, String)> {
     let word = |receipt: &Value, name: &str| receipt[name].as_str().unwrap().to_owned();
     history(host).iter().map(|receipt| (word(receipt, "verb"), word(receipt, "outcome"))).collect()
 }

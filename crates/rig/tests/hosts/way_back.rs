@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     bake::listed,
     bundles::{good, script},
-    deploy::{assert_converged, status},
+    deploy::{assert_converged, status, with_three_releases},
 };
 
 /// The last good one, and one that is deployed again: it had been validated, and fails now.
@@ -88,13 +88,7 @@ fn a_release_that_bakes_does_not_pay_for_another_that_was_current_for_a_moment()
 /// While another is provisional, what is validated and the one before it are both needed.
 #[test]
 fn a_prune_while_a_release_is_provisional_keeps_the_one_before_the_validated_one() {
-    let host = Host::boot();
-    let bundles = ["one", "two", "three"].map(good);
-    let mut agent = Agent::new(&host);
-    for bundle in &bundles {
-        agent.deploy(&bundle.archive).expect_success();
-    }
-    let [one, two, three] = bundles.map(|bundle| bundle.id);
+    let (host, [one, two, three]) = with_three_releases();
     host.succeed(&format!("releasectl rollback {two}; releasectl activate {three}"));
     // An hour later nothing is kept for being new.
     host.succeed("sed -i '/installed/d' /opt/app/activations.jsonl; releasectl prune --keep 0");

@@ -10,6 +10,9 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, registry, util::Subscr
 
 use crate::config::Config;
 
+/// h2 warns of frames that a client may send without end, and whoever logs waits for the journal. APP_LOG may say otherwise.
+const QUIET: &str = "h2=error";
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -30,7 +33,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 
 /// To journald in its own fields where standard error is the journal (systemd.exec(5), JOURNAL_STREAM), else for people.
 fn log(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("APP_LOG={:?}: {error}", config.log))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.log))
+        .map_err(|error| format!("APP_LOG={:?}: {error}", config.log))?;
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let person = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);

@@ -4,6 +4,7 @@ mod bake;
 mod boot;
 mod bundles;
 mod candidates;
+mod clients;
 mod deploy;
 mod doctor;
 mod handover;

@@ -211,6 +211,20 @@ fn wait_until_it_accepts_no_more(store: &Locked, instance: &Instance) -> Result<
     }
 }
 
+/// Ends the instances of a release that were told to retire and have not said that they accept no more; returns whether there
+/// was one. systemd may never do so: it gives a process the time that it asks for (sd_notify(3), EXTEND_TIMEOUT_USEC).
+pub fn end_who_goes_on(store: &Store, release: &str) -> bool {
+    let host = store.host();
+    let units = Units::list(host).unwrap_or_default();
+    let accepts = |instance: &Instance| instance.report(host).is_none_or(|report| report.accepting);
+    let goes_on = units.retiring().filter(|instance| instance.release.as_str() == release && accepts(instance));
+    let ended = goes_on.filter(|instance| {
+        say(&format!("{} was told to retire and goes on answering clients: it is killed", instance.unit()));
+        systemd::kill(host, instance).inspect_err(|error| say(&error.to_string())).is_ok()
+    });
+    ended.count() > 0
+}
+
 /// Forgets what has failed and removes what instances that are gone have left. Returns what there was.
 pub fn tidy(store: &Locked) -> Result<Units> {
     let units = forget_failed(store)?;
@@ -242,6 +256,7 @@ pub fn clear(store: &Locked, units: &Units) {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
         let n = name.filter(|(_, kind)| OF_INSTANCES.contains(kind)).and_then(|(n, _)| n.parse().ok());
         if n.is_some_and(is_gone)
+            && !path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
             && let Err(error) = host.remove(&path)
         {
             say(&error.to_string());

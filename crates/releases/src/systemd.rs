@@ -84,6 +84,11 @@ pub fn stop(host: &Host, unit: &str) -> Result<()> {
     host.run("systemctl", &["stop", unit]).map(drop)
 }
 
+/// Ends an instance at once, whatever it has open.
+pub fn kill(host: &Host, instance: &Instance) -> Result<()> {
+    host.run("systemctl", &["kill", "--signal=KILL", &instance.unit()]).map(drop)
+}
+
 /// Starts the socket, or any other unit that is not an instance.
 pub fn start_unit(host: &Host, unit: &str) -> Result<()> {
     host.run("systemctl", &["start", unit]).map(drop)
@@ -170,6 +175,11 @@ impl Units {
     /// Whether an instance is READY.
     pub fn is_active(&self, instance: &Instance) -> bool {
         self.instances.iter().any(|(other, active)| other == instance && active == "active")
+    }
+
+    /// The instances that were told to end and have not.
+    pub fn retiring(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(|(_, active)| active == "deactivating").map(|(instance, _)| instance)
     }
 
     /// The instances that have failed.

@@ -111,11 +111,7 @@ fn watch(
 ) -> std::result::Result<u32, String> {
     let units = Units::list(store.host()).map_err(|error| error.to_string())?;
     let mut instance = units.newest(id).ok_or("no instance of it is up")?.clone();
-    let ask = || match probe::ask(address) {
-        Ok(release) if release == id.as_str() => Ok(()),
-        Ok(other) => Err(format!("release {} answers", printable(&other))),
-        Err(error) => Err(error),
-    };
+    let ask = || ask(store, id, address);
     let is_current = || store.named_by(Link::Current).as_ref() == Some(id);
     let (began, mut in_a_row) = (Instant::now(), 0);
     while in_a_row < IN_A_ROW {
@@ -146,6 +142,20 @@ fn watch(
         asked += 1;
     }
     Ok(asked)
+}
+
+/// A fresh connection: it is answered by that release, ready. An instance that was told to retire and answers all the same is
+/// none of its faults, and is ended: until then no release would pass.
+fn ask(store: &Store, id: &ReleaseId, address: &Address) -> std::result::Result<(), String> {
+    loop {
+        match probe::ask(address)? {
+            release if release == id.as_str() => return Ok(()),
+            other if !switch::end_who_goes_on(store, &other) => {
+                return Err(format!("release {} answers", printable(&other)));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Fails where the instance has ended; one that was told to, for a fresh one of the same release, is replaced by that.

@@ -98,6 +98,21 @@ fn a_release_that_says_it_is_another_is_replaced() {
     assert_converged(&host, good.id.as_str());
 }
 
+/// It neither ends nor accepts no more, and asks systemd for another hour again and again.
+#[test]
+fn a_release_that_will_not_retire_is_ended_and_the_next_one_is_validated() {
+    let (host, next) = (Host::boot(), good("next"));
+    let mut contents = contents();
+    let stays = "signal.signal(signal.SIGTERM, lambda *_: None); notify.send(b'EXTEND_TIMEOUT_USEC=3600000000')";
+    contents.put("bin/app", 0o755, serves_and(stays).as_bytes());
+    let mut agent = Agent::new(&host);
+    agent.deploy(&contents.pack("stays").unwrap().archive).expect_success();
+    let deployment = agent.deploy(&next.archive).expect_success();
+    says(&deployment, "was told to retire and goes on answering clients: it is killed");
+    assert_converged(&host, next.id.as_str());
+    assert_eq!(listed(&host, next.id.as_str())["bad"], Value::Null);
+}
+
 /// Deploys what bakes for 30 s over a good one; it fails and says one of `words`.
 #[track_caller]
 fn fails_by_itself(then: &str, words: &[&str]) {

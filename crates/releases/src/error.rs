@@ -21,7 +21,9 @@ pub enum Error {
         source: io::Error,
     },
     /// Text that is no release id.
-    #[error("{0:?} is not a release: expected 16 hex digits, or a bundle, as an archive or unpacked")]
+    #[error(
+        "{0:?} is not a release: expected its 16 hex digits in lower case, or the path of a bundle, as an archive or unpacked"
+    )]
     NotARelease(String),
     /// A manifest that cannot be used.
     #[error("{}: {fault}", path.display())]
@@ -60,7 +62,7 @@ pub enum Error {
     #[error("no validated release was activated before {0}; name one: `releasectl rollback ID`")]
     NothingBefore(ReleaseId),
     /// The caller may not change the host.
-    #[error("releasectl {0} changes the host: run it as root")]
+    #[error("releasectl {0} needs root: run it as root, or by sudo")]
     NotRoot(&'static str),
     /// No systemd runs here.
     #[error("systemd does not run this host (no /run/systemd/system); --root DIR prepares the files of another")]

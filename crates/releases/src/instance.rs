@@ -128,7 +128,9 @@ impl Report {
 
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} for {:.1} s", self.kind, self.route, self.age_ms as f64 / 1000.0)
+        // A connection without a request has no route.
+        let what = format!("{} {}", self.kind, self.route);
+        write!(f, "{} for {:.1} s", what.trim_end(), self.age_ms as f64 / 1000.0)
     }
 }
 

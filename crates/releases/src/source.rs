@@ -44,6 +44,10 @@ impl Source {
     /// # Errors
     /// [`Error::Manifest`] where it is no bundle, [`Error::Damaged`] where an archive cannot be read to its end.
     pub fn read(path: &Path) -> Result<Self> {
+        fs::metadata(path).map_err(|error| Error::Manifest {
+            path: path.to_owned(),
+            fault: format!("cannot read it ({error}); give a bundle, as an archive or unpacked"),
+        })?;
         let archive = if path.is_file() { Some(Archive::read(path)?) } else { None };
         let at = path.join(manifest::FILE);
         let text = match &archive {

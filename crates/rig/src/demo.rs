@@ -57,7 +57,7 @@ pub fn run() -> bool {
     println!("first deployment: {} ms", began.elapsed().as_millis());
     host.assert_serving(first.id.as_str());
 
-    println!("clients of {} kinds are at work; {ACTIVATIONS} activations follow, one every 3 s", CLIENTS.len());
+    println!("clients of {} kinds are at work; {ACTIVATIONS} activations follow", CLIENTS.len());
     let progress = ProgressBar::new(ACTIVATIONS as u64)
         .with_style(ProgressStyle::with_template("{bar:20} {msg}").expect("a template that can be read"));
     let campaign = Campaign::run(&host, &mut agent, [&first, &second], ACTIVATIONS, |n, activation| {

@@ -124,14 +124,13 @@ pub fn run(verbs: &[Verb], every: usize) -> io::Result<Vec<Finding>> {
             trials.extend((first..=*steps).step_by(every.max(1)).map(|step| Trial { verb: *verb, how, heal, step }));
         }
     }
-    eprintln!("{} trials", trials.len());
     let (trials, kinds) = (Mutex::new(trials), Mutex::new(kinds));
     thread::scope(|scope| {
         for _ in 0..HOSTS {
             scope.spawn(|| {
                 let mut stages: [Option<Stage>; 2] = [None, None];
                 loop {
-                    let Some(trial) = trials.lock().expect("no trial panics").pop_front() else { return };
+                    let Some(trial) = next(&trials) else { return };
                     let is_small = trial.how.is_of_a_disk();
                     let stage = &mut stages[usize::from(is_small)];
                     let result = match stage.take().map_or_else(|| Stage::set(&contents, is_small), Ok) {
@@ -144,7 +143,11 @@ pub fn run(verbs: &[Verb], every: usize) -> io::Result<Vec<Finding>> {
                         Err(error) => Ended::broken(format!("the host cannot be set up: {error}")),
                     };
                     let mut kinds = kinds.lock().expect("no trial panics");
-                    kinds.get_mut(&(trial.verb, trial.how, trial.heal)).expect("it is of a kind").add(trial, result);
+                    let finding = kinds.get_mut(&(trial.verb, trial.how, trial.heal)).expect("it is of a kind");
+                    let known = finding.broken.len();
+                    finding.add(trial, result);
+                    // At once: the table is an hour away.
+                    finding.broken[known..].iter().for_each(|fault| eprintln!("{}: {fault}", finding.name));
                 }
             });
         }
@@ -167,6 +170,15 @@ impl Finding {
         }
         self.broken.extend(result.broken.into_iter().map(|fault| format!("{at}: {fault}")));
     }
+}
+
+/// The next one; now and then it tells how many there are, since all of them take an hour.
+fn next(trials: &Mutex<VecDeque<Trial>>) -> Option<Trial> {
+    let mut trials = trials.lock().expect("no trial panics");
+    if trials.len().is_multiple_of(100) {
+        eprintln!("{} trials to come", trials.len());
+    }
+    trials.pop_front()
 }
 
 impl fmt::Display for Trial {

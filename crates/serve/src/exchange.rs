@@ -321,7 +321,8 @@ impl Exchange {
         if in_flight.requests.is_empty() {
             let head = self.partial.load(Ordering::Acquire) || self.head.load(Ordering::Acquire);
             let kind = if head { "head" } else { "idle" };
-            return vec![Cut { kind, route: String::new(), age: in_flight.idle_since.elapsed() }];
+            let since = in_flight.head_since.filter(|_| head).unwrap_or(in_flight.idle_since);
+            return vec![Cut { kind, route: String::new(), age: since.elapsed() }];
         }
         let kind = |asked: &Asked| if asked.answered.load(Ordering::Acquire) { "response" } else { "request" };
         in_flight.requests.iter().map(|(asked, _)| asked.cut(kind(asked))).collect()

@@ -136,7 +136,9 @@ impl Reporter {
         let (handed_over, drained) = (self.counts.handed_over(), self.counts.drained());
         let mut line = format!("{}; {handed_over} handed over, {drained} drained", self.open());
         for Wait { kind, route, age_ms } in self.waits() {
-            line.push_str(&format!("; {kind} {route} for {} s", age_ms / 1000));
+            // A connection without a request has no route.
+            let what = format!("{kind} {route}");
+            line.push_str(&format!("; {} for {} s", what.trim_end(), age_ms / 1000));
         }
         line
     }

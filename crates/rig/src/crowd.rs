@@ -33,8 +33,10 @@ pub fn run(rounds: usize) -> io::Result<Finding> {
     for round in 1..=rounds {
         let host = &subject.host;
         thread::scope(|scope| {
-            let all: Vec<_> =
-                bundles.iter().map(|archive| scope.spawn(move || Agent::new(host).deploy(archive))).collect();
+            // Each of a group of its own, as a group has one deployment at a time and prunes what others of it have left.
+            let deploy =
+                |(group, archive): (usize, &Vec<u8>)| Agent::new(host).group(&group.to_string()).deploy(archive);
+            let all: Vec<_> = bundles.iter().enumerate().map(|one| scope.spawn(move || deploy(one))).collect();
             for deployment in all {
                 let deployment = deployment.join().expect("no deployment panics");
                 finding.tried += 1;

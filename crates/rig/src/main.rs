@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use rig::{
-    Agent, Host, Mode, bench, demo, findings,
+    Agent, Host, Mode, agent, bench, demo, findings,
     lossless::{self, Plan},
     machine, powercut, soak, steps,
     table::{self, Server},
@@ -135,9 +135,7 @@ fn host(bundle: Option<&std::path::Path>, command: &[String]) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-        for event in Agent::new(&host).deploy(&archive).events {
-            print!("{} ({} ms)\n{}", event.name, event.duration.as_millis(), event.output);
-        }
+        print!("{}", agent::tell(&Agent::new(&host).deploy(&archive)));
     }
     let (program, arguments) = command.split_first().map_or(("bash", &[][..]), |(first, rest)| (first.as_str(), rest));
     let mut command = host.command(program);

@@ -1,5 +1,6 @@
 //! The whole story on real hosts: systemd, sockets, signals and kills as they are.
 
+mod agent;
 mod bake;
 mod boot;
 mod bundles;

@@ -38,6 +38,10 @@ lossless *ARGS:
 torture *ARGS:
     cargo run --quiet --package rig -- torture {{ ARGS }}
 
+# Deploy a bundle to a fresh host as CodeDeploy's agent does: each event, its time, the end of its output, its error code (root)
+agent BUNDLE *ARGS:
+    @cargo run --quiet --package rig -- agent {{ quote(BUNDLE) }} {{ ARGS }}
+
 # Cut the power at 200 moments of deployments and rollbacks: what was reported as done is there, whole, and the host comes up
 # and takes the next deployment (root, 5 min)
 powercut *ARGS:

@@ -1,6 +1,11 @@
 //! `rig`: real hosts for people who want to look.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 use rig::{
@@ -71,6 +76,14 @@ enum Verb {
         #[arg(default_value_t = 1000)]
         deployments: usize,
     },
+    /// Deploy BUNDLE to a fresh host as CodeDeploy's agent does, and show it as its console would; exits with 1 if it failed
+    Agent {
+        /// A bundle as `just bundle` makes it, or another archive with an appspec
+        bundle: PathBuf,
+        /// Which agent
+        #[arg(long, value_name = "VERSION", default_value = "v1")]
+        agent: agent::Version,
+    },
     /// Install the packages that hosts need, and build what is deployed to them: no test shares the machine with a compiler then
     Prepare,
     /// Measure times, memory, and requests per second of processor time beside `axum::serve`
@@ -79,7 +92,7 @@ enum Verb {
     Host {
         /// A bundle as `just bundle` makes it
         #[arg(long)]
-        bundle: Option<std::path::PathBuf>,
+        bundle: Option<PathBuf>,
         /// What to run; the host goes away when it ends
         #[arg(last = true)]
         command: Vec<String>,
@@ -112,6 +125,7 @@ fn main() -> ExitCode {
         Verb::Powercut { cuts } => powercut::run(cuts).map(|found| findings::print(&found)),
         Verb::Soak { deployments } => soak::run(deployments),
         Verb::Demo => Ok(demo::run()),
+        Verb::Agent { bundle, agent } => read(&bundle).map(|archive| deploy(&archive, agent)),
         Verb::Host { bundle, command } => return host(bundle.as_deref(), &command),
     };
     match is_good {
@@ -125,16 +139,25 @@ fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn host(bundle: Option<&std::path::Path>, command: &[String]) -> ExitCode {
+fn read(bundle: &Path) -> io::Result<Vec<u8>> {
+    let why = |error| format!("cannot read {}: {error}; `just bundle` prints the path of one", bundle.display());
+    fs::read(bundle).map_err(|error| io::Error::other(why(error)))
+}
+
+fn deploy(archive: &[u8], version: agent::Version) -> bool {
     let host = Host::boot();
-    if let Some(path) = bundle {
-        let archive = match std::fs::read(path) {
-            Ok(archive) => archive,
-            Err(error) => {
-                eprintln!("rig: cannot read {}: {error}", path.display());
-                return ExitCode::FAILURE;
-            }
-        };
+    let deployment = Agent::new(&host).version(version).deploy(archive);
+    print!("{}", agent::tell(&deployment));
+    deployment.succeeded()
+}
+
+fn host(bundle: Option<&Path>, command: &[String]) -> ExitCode {
+    let archive = match bundle.map(read).transpose() {
+        Ok(archive) => archive,
+        Err(error) => return failed(&error),
+    };
+    let host = Host::boot();
+    if let Some(archive) = archive {
         print!("{}", agent::tell(&Agent::new(&host).deploy(&archive)));
     }
     let (program, arguments) = command.split_first().map_or(("bash", &[][..]), |(first, rest)| (first.as_str(), rest));

@@ -110,6 +110,16 @@ pub enum Verb {
     /// Look at everything on this host that the service needs, and say what is wrong and what to do
     #[command(after_help = "Example: releasectl doctor || mail -s 'app needs a look' root")]
     Doctor(Shape),
+    /// Take the product off this host: the service ends politely; units, releases and releasectl go
+    #[command(after_help = "Example: releasectl uninstall --purge")]
+    Uninstall {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Remove /etc/app, /var/lib/app and the user app as well
+        #[arg(long)]
+        purge: bool,
+    },
     /// The listening socket, which deployments never touch
     #[command(after_help = "Example: releasectl socket apply")]
     #[command(subcommand)]

@@ -86,6 +86,12 @@ pub enum Error {
     /// There is no such receipt.
     #[error("there is no receipt {0}; `releasectl history` shows what there is")]
     NoReceipt(u64),
+    /// What cannot be taken back was asked for where nobody can confirm it.
+    #[error("uninstall asks before it removes anything, and here is no terminal: give --yes")]
+    Unasked,
+    /// The answer was no.
+    #[error("not confirmed: nothing was changed")]
+    Declined,
     /// The verb needs a running host, and was given a tree of files.
     #[error("releasectl {0} needs a running host and does not take --root")]
     Offline(&'static str),

@@ -148,6 +148,15 @@ impl Host {
         ignore_missing(effect::remove_folder(path)).map_err(Error::disk("remove", path))
     }
 
+    /// Removes a folder, if nothing is in it.
+    pub fn remove_if_empty(&self, path: &Path) -> Result<()> {
+        match effect::remove_folder(path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => ignore_missing(other).map_err(Error::disk("remove", path)),
+        }?;
+        self.sync_parent(path)
+    }
+
     /// Removes what a killed run has left aside in a folder.
     pub fn remove_unfinished(&self, folder: &Path) -> Result<()> {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

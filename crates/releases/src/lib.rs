@@ -6,7 +6,8 @@
 //! - `current` changes only after an instance of the new release has said that it is ready.
 //! - Whatever was stopped in the middle, running the same verb again, or a boot, converges.
 //!
-//! The verbs are functions of this library ([`install`], [`activate`], [`validate`], [`rollback`], [`boot`], [`prune`]);
+//! The verbs are functions of this library ([`install`], [`activate`], [`validate`], [`rollback`], [`boot`], [`prune`],
+//! [`uninstall`]);
 //! `releasectl` only parses its arguments and calls them.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -50,6 +51,7 @@ mod switch;
 pub mod systemd;
 pub mod trail;
 pub mod tree;
+pub mod uninstall;
 pub mod units;
 pub mod validate;
 

@@ -13,6 +13,7 @@ use releases::{
     doctor, history, install, prune, rollback,
     screen::{self, json_for_terminal, say, without_controls},
     socket, status,
+    uninstall::{self, Consent, Extent},
     validate::{self, Trial},
 };
 
@@ -84,6 +85,10 @@ fn run(store: &Store, verb: Verb) -> Result<ExitCode> {
             let findings = doctor::doctor(store)?;
             print(&shape, &findings, || doctor::render(&findings))?;
             return Ok(doctor::exit_code(&findings));
+        }
+        Verb::Uninstall { yes, purge } => {
+            let extent = if purge { Extent::Everything } else { Extent::Product };
+            uninstall::uninstall(store, extent, if yes { Consent::Given } else { Consent::Asked })
         }
         Verb::Socket(SocketVerb::Apply) => socket::apply(store),
     }?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ReleaseId, host::Host, screen::say};
 
 /// Gone at a reboot, as it should be.
-const FILE: &str = "/run/releasectl.json";
+pub(crate) const FILE: &str = "/run/releasectl.json";
 const WINDOW: Duration = Duration::from_secs(10);
 const LONGEST: u64 = 30;
 

@@ -34,17 +34,20 @@ pub fn prune(store: &Store, keep: usize) -> Result<()> {
 pub(crate) fn prune_within(store: &Locked, units: &Units, keep: usize) -> Result<usize> {
     let kept = kept(store, units, keep)?;
     sweep(store)?;
-    let (host, folder) = (store.host(), store.path("releases"));
     let superfluous: Vec<ReleaseId> = ids(store).into_iter().filter(|id| !kept.contains(id)).collect();
     for id in &superfluous {
-        say(&format!("removing release {id}"));
-        // By one rename, so that it is never there in part (R2).
-        let aside = folder.join(format!(".{id}.old"));
-        host.rename(&store.folder(id), &aside)?;
-        host.remove_tree(&aside)?;
+        remove_release(store, id)?;
     }
     units::remove_strays(store, &ids(store))?;
     Ok(superfluous.len())
+}
+
+/// By one rename, so that it is never there in part (R2).
+pub(crate) fn remove_release(store: &Locked, id: &ReleaseId) -> Result<()> {
+    say(&format!("removing release {id}"));
+    let aside = store.path("releases").join(format!(".{id}.old"));
+    store.host().rename(&store.folder(id), &aside)?;
+    store.host().remove_tree(&aside)
 }
 
 /// Removes what killed verbs have left: whoever was making it is gone, since the lock is ours.
@@ -72,7 +75,7 @@ fn kept(store: &Locked, units: &Units, keep: usize) -> Result<BTreeSet<ReleaseId
 }
 
 /// Everything in the store that has a release's name, whole or not.
-fn ids(store: &Store) -> BTreeSet<ReleaseId> {
+pub(crate) fn ids(store: &Store) -> BTreeSet<ReleaseId> {
     let entries = fs::read_dir(store.path("releases")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     fs, io,
     ops::Deref,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -27,6 +28,9 @@ const RESERVE: &str = "reserve";
 const RESERVED: usize = 64 << 10;
 /// Where the store is on a host.
 pub const BASE: &str = "/opt/app";
+/// Where `cargo ship` unpacks bundles: beside the store, whose file system runs programs.
+pub(crate) const SHIPS: &str = "/opt/app-ship";
+const LOCK: &str = "lock";
 const POLL: Duration = Duration::from_millis(20);
 
 /// The store of one host. Reading needs no lock; what changes it is on [`Locked`].
@@ -135,14 +139,23 @@ impl Store {
     pub fn lock(&self, verb: &'static str) -> Result<Locked<'_>> {
         systemd::require(&self.host, verb)?;
         self.check_format(verb)?;
-        self.host.make_folder(&self.path(""))?;
-        let path = self.path("lock");
-        let mut file = self.host.open_lock(&path)?;
-        self.wait_for(file.inner(), &path)?;
+        let mut file = self.take(&self.path(LOCK))?;
         // Whoever had it may have been a later tool, and raised the format.
         self.check_format(verb)?;
         self.host.sign_lock(&mut file, &format!("releasectl {verb} (pid {}) {}\n", std::process::id(), now()));
         Ok(Locked { store: self, goes_back: Cell::new(false), _file: file })
+    }
+
+    /// Whoever waited while the product was uninstalled has the lock of a file that is gone: others may hold the next one.
+    fn take(&self, path: &Path) -> Result<effect::File> {
+        loop {
+            self.host.make_folder(&self.path(""))?;
+            let mut file = self.host.open_lock(path)?;
+            self.wait_for(file.inner(), path)?;
+            if is_at(file.inner(), path).map_err(Error::disk("look at", path))? {
+                return Ok(file);
+            }
+        }
     }
 
     /// A store that a later releasectl has made its own is not changed by this one. But a host that boots is to serve: what
@@ -289,9 +302,31 @@ impl Locked<'_> {
         self.record(&if is_pinned { Record::Pin { pinned: id, time } } else { Record::Unpin { unpinned: id, time } })
     }
 
+    /// Removes what is left of the store, the lock last: until then nobody else changes the host.
+    pub fn remove(self) -> Result<()> {
+        let (host, base) = (self.host(), self.path(""));
+        for entry in fs::read_dir(&base).map_err(Error::disk("list", &base))? {
+            let path = entry.map_err(Error::disk("list", &base))?.path();
+            if !path.ends_with(LOCK) {
+                host.remove_tree(&path)?;
+            }
+        }
+        host.remove(&self.path(LOCK))?;
+        host.remove_if_empty(&base)
+    }
+
     fn record(&self, record: &Record) -> Result<()> {
         let line = serde_json::to_string(record).unwrap_or_default();
         self.host().append_line(&self.path("activations.jsonl"), &line)
+    }
+}
+
+/// Whether an open file is the one that has this name.
+fn is_at(file: &fs::File, path: &Path) -> io::Result<bool> {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        there => Ok(identity(there?) == identity(file.metadata()?)),
     }
 }
 
@@ -322,4 +357,34 @@ pub(crate) fn now() -> u64 {
 /// The same, to the millisecond.
 pub(crate) fn now_precisely() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_millis() as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many descriptors of this process are of a file.
+    fn opened(path: &Path) -> usize {
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        descriptors.filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == path)).count()
+    }
+
+    #[test]
+    fn whoever_waited_while_the_lock_was_removed_takes_the_one_that_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path(), Duration::from_secs(60));
+        let path = store.path(LOCK);
+        fs::create_dir_all(store.path("")).unwrap();
+        let old = fs::File::create(&path).unwrap();
+        old.lock().unwrap();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| is_at(store.lock("prune").unwrap()._file.inner(), &path).unwrap());
+            while opened(&path) < 2 {
+                thread::yield_now();
+            }
+            fs::remove_file(&path).unwrap();
+            drop(old);
+            assert!(waiter.join().unwrap(), "it has the lock of a file that is gone");
+        });
+    }
 }

@@ -84,6 +84,11 @@ pub fn stop(host: &Host, unit: &str) -> Result<()> {
     host.run("systemctl", &["stop", unit]).map(drop)
 }
 
+/// The same, where systemd may never have heard of it.
+pub fn stop_if_known(host: &Host, unit: &str) -> Result<()> {
+    ignore_unknown(stop(host, unit))
+}
+
 /// Ends an instance at once, whatever it has open.
 pub fn kill(host: &Host, instance: &Instance) -> Result<()> {
     host.run("systemctl", &["kill", "--signal=KILL", &instance.unit()]).map(drop)
@@ -97,19 +102,29 @@ pub fn start_unit(host: &Host, unit: &str) -> Result<()> {
 /// Forgets that a unit failed, so that the host reads `running` again.
 pub fn reset_failed(host: &Host, unit: &str) -> Result<()> {
     // A unit that systemd has already forgotten has no failure either.
-    match host.run("systemctl", &["reset-failed", unit]) {
+    ignore_unknown(host.run("systemctl", &["reset-failed", unit]).map(drop))
+}
+
+fn ignore_unknown(result: Result<()>) -> Result<()> {
+    match result {
         Err(Error::Command { output, .. }) if output.contains("not loaded") => Ok(()),
-        other => other.map(drop),
+        other => other,
     }
 }
 
 /// Reads the unit files again, if systemd knows an older version of this one.
 pub fn reload_if_needed(host: &Host, unit: &str) -> Result<()> {
-    if property(host, unit, "NeedDaemonReload")? == "yes" {
-        host.run("systemctl", &["daemon-reload"]).map(drop)
-    } else {
-        Ok(())
-    }
+    if property(host, unit, "NeedDaemonReload")? == "yes" { reload(host) } else { Ok(()) }
+}
+
+/// Reads all unit files again.
+pub fn reload(host: &Host) -> Result<()> {
+    host.run("systemctl", &["daemon-reload"]).map(drop)
+}
+
+/// No boot starts these units any more.
+pub fn disable(host: &Host, units: &[&str]) -> Result<()> {
+    host.run("systemctl", &[&["disable", "--quiet"], units].concat()).map(drop)
 }
 
 /// Makes units start at boot; works on the files of another host too.

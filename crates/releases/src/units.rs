@@ -15,9 +15,13 @@ use crate::{
 
 /// Where units that are not a package's live (systemd.unit(5)).
 const UNITS: &str = "/etc/systemd/system";
+/// Whose the service's processes are (units/app.sysusers).
+const USER: &str = "app";
 /// The release's own, in a bundle.
 pub(crate) const OWN: &str = "units/app@.service";
 const METRICS: &str = "app-metrics.socket";
+/// Those that all releases share. The sockets first: one that listens starts `app.service`.
+const SHARED: [&str; 3] = [systemd::SOCKET, METRICS, systemd::BOOT];
 /// Links below `/usr/local` to the same paths of the validated release.
 const TOOL: [&str; 5] = [
     "bin/releasectl",
@@ -123,13 +127,52 @@ pub fn remove_strays(store: &Locked, releases: &BTreeSet<ReleaseId>) -> Result<(
         let id = name.strip_prefix("app-").and_then(|name| name.strip_suffix("@.service")?.parse().ok());
         let is_stray = match id {
             Some(id) => is_aside || !releases.contains(&id),
-            None => is_aside && [systemd::BOOT, systemd::SOCKET, METRICS].contains(&name),
+            None => is_aside && SHARED.contains(&name),
         };
         if is_stray && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
             store.host().remove(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Closes the service's sockets for good: no boot opens them, and no client starts an instance. Returns when they are closed.
+pub fn close(store: &Locked) -> Result<()> {
+    let ours: Vec<&str> = SHARED.into_iter().filter(|unit| is_ours(store, unit)).collect();
+    if !ours.is_empty() {
+        systemd::disable(store.host(), &ours)?;
+    }
+    SHARED.into_iter().try_for_each(|unit| systemd::stop_if_known(store.host(), unit))
+}
+
+/// Removes every unit that releases have brought. What an operator has put beside them, a mask say, stays.
+pub fn remove_all(store: &Locked) -> Result<()> {
+    let host = store.host();
+    for unit in SHARED.into_iter().filter(|unit| is_ours(store, unit)) {
+        host.remove(&path(store, unit))?;
+    }
+    remove_strays(store, &BTreeSet::new())?;
+    host.sync_folder(&host.path(UNITS))?;
+    systemd::reload(host)
+}
+
+/// The folders of drop-ins for units of ours, and the masks of them: an operator's.
+pub fn operators(store: &Store) -> Vec<PathBuf> {
+    let entries = fs::read_dir(store.host().path(UNITS)).into_iter().flatten().flatten();
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let unit = name.strip_suffix(".d");
+        let is_drop_in = unit.is_some_and(|unit| unit.starts_with("app-") || SHARED.contains(&unit));
+        is_drop_in || SHARED.contains(&name) && !is_ours(store, name)
+    };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_one).collect();
+    paths.sort();
+    paths
+}
+
+/// A plain file: what an operator masks is a link.
+fn is_ours(store: &Store, unit: &str) -> bool {
+    fs::symlink_metadata(path(store, unit)).is_ok_and(|metadata| metadata.is_file())
 }
 
 fn own(id: &ReleaseId) -> String {
@@ -159,11 +202,37 @@ fn make_user(store: &Locked, release: &Release) -> Result<()> {
     store.host().run("systemd-sysusers", &arguments).map(drop)
 }
 
+/// Removes the user, and the group of its name, where that is not gone with it (login.defs(5), USERGROUPS_ENAB).
+pub fn remove_user(store: &Locked) -> Result<()> {
+    for (database, program) in [("passwd", "userdel"), ("group", "groupdel")] {
+        if store.host().run("getent", &[database, USER]).is_ok() {
+            store.host().run(program, &[USER])?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the links that [`link_tool`] makes, `releasectl` itself last.
+pub fn unlink_tool(store: &Locked) -> Result<()> {
+    let host = store.host();
+    for path in TOOL.into_iter().rev() {
+        let link = host.path("/usr/local").join(path);
+        if fs::read_link(&link).is_ok_and(|there| there == target(path)) {
+            host.remove(&link)?;
+        }
+    }
+    Ok(())
+}
+
+fn target(path: &str) -> PathBuf {
+    Path::new("/opt/app/validated").join(path)
+}
+
 /// What people call, and where they look it up: those of the validated release, since `current` may be lost or bad.
 fn link_tool(store: &Locked, release: &Release) -> Result<()> {
     let host = store.host();
     for path in TOOL.into_iter().filter(|path| release.folder.join(path).exists()) {
-        let (link, target) = (host.path("/usr/local").join(path), Path::new("/opt/app/validated").join(path));
+        let (link, target) = (host.path("/usr/local").join(path), target(path));
         if fs::read_link(&link).is_ok_and(|there| there == target) {
             continue;
         }

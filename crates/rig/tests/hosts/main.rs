@@ -16,4 +16,5 @@ mod rigging;
 mod runbook;
 mod together;
 mod tools;
+mod uninstall;
 mod way_back;

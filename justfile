@@ -18,11 +18,15 @@ test:
 bundle LABEL='':
     @cargo bundle {{ if LABEL == '' { '' } else { quote(LABEL) } }}
 
+# Copy a bundle to hosts over ssh and deploy it there, one after the other: `just ship user@host…`, `just ship --rollback user@host…`
+ship *ARGS:
+    @cargo ship {{ ARGS }}
+
 # What CI checks before the tests: format, lints, scripts, patches, documentation
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    shellcheck hooks/* .ci/run crates/serve/tests/cures/run crates/rig/tests/defects/run
+    shellcheck hooks/* .ci/run crates/serve/tests/cures/run crates/rig/tests/defects/run crates/releases/src/ship/*.sh
     git apply --check crates/serve/tests/cures/*.patch
     git apply --check crates/rig/tests/defects/*.patch
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features

@@ -21,6 +21,8 @@ use crate::{
 
 /// A date that every tool takes (1980-01-01, the earliest of a zip): the real one would make each build another.
 const TIME: u64 = 315_532_800;
+/// What people call a revision where nobody says.
+pub const LABEL: &str = env!("CARGO_PKG_VERSION");
 /// What is built, in cargo's words.
 const BINARIES: [&str; 8] = ["-p", "app", "--bin", "app", "-p", "releases", "--bin", "releasectl"];
 const EXECUTABLE: u32 = 0o755;

@@ -86,6 +86,9 @@ pub enum Error {
     /// There is no such receipt.
     #[error("there is no receipt {0}; `releasectl history` shows what there is")]
     NoReceipt(u64),
+    /// What ssh would not take for a host.
+    #[error("{0:?} is no host: give user@host, or a name that ssh knows")]
+    Host(String),
     /// What cannot be taken back was asked for where nobody can confirm it.
     #[error("uninstall asks before it removes anything, and here is no terminal: give --yes")]
     Unasked,

@@ -13,6 +13,8 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod activate;
+#[cfg(feature = "bundle")]
+pub mod appspec;
 pub mod boot;
 #[cfg(feature = "bundle")]
 pub mod bundle;
@@ -43,6 +45,8 @@ pub mod prune;
 pub mod receipt;
 pub mod rollback;
 pub mod screen;
+#[cfg(feature = "bundle")]
+pub mod ship;
 pub mod socket;
 pub mod source;
 pub mod status;

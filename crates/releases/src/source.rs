@@ -79,6 +79,19 @@ impl Source {
         }
     }
 
+    /// The archive byte for byte, of the same open file that was read; a folder has none.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or it is a folder.
+    #[cfg(feature = "bundle")]
+    pub fn archive(&self) -> Result<Vec<u8>> {
+        let no_archive = || damaged(&self.path, "is no archive");
+        let archive = self.archive.as_ref().ok_or_else(no_archive)?;
+        let mut bytes = Vec::new();
+        archive.again(&self.path)?.read_to_end(&mut bytes).map_err(Error::disk("read", &self.path))?;
+        Ok(bytes)
+    }
+
     /// The release's own unit.
     ///
     /// # Errors

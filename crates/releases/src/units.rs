@@ -212,7 +212,7 @@ pub fn remove_user(store: &Locked) -> Result<()> {
     Ok(())
 }
 
-/// Removes the links that [`link_tool`] makes, `releasectl` itself last.
+/// Removes the links to what people call, `releasectl` itself last.
 pub fn unlink_tool(store: &Locked) -> Result<()> {
     let host = store.host();
     for path in TOOL.into_iter().rev() {

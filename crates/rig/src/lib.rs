@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod powercut;
 pub mod report;
 pub mod soak;
+pub mod sshd;
 pub mod steps;
 pub mod subject;
 pub mod succession;

@@ -1,14 +1,14 @@
 //! What the machine that the hosts boot on must have.
 
 use std::{
-    fs::File,
-    path::Path,
+    fs::{self, File},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock},
 };
 
 /// A file that a package brings, and the package.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 13] = [
     ("/usr/bin/systemd-nspawn", "systemd-container"),
     ("/sbin/init", "systemd-sysv"),
     ("/usr/bin/dbus-daemon", "dbus"),
@@ -19,6 +19,7 @@ const NEEDED: [(&str, &str); 12] = [
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/bin/python3", "python3-minimal"),
     ("/usr/bin/strace", "strace"),
+    ("/usr/bin/ssh", "openssh-client"),
     ("/usr/sbin/mkfs.xfs", "xfsprogs"),
     ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
 ];
@@ -51,6 +52,40 @@ fn prepare_now() -> Result<(), String> {
         still if installed && still.is_empty() => Ok(()),
         still => Err(format!("the rig needs these packages, and apt-get did not install them: {}", still.join(" "))),
     }
+}
+
+/// The packages' archives, downloaded and not installed: what is unpacked in a host changes nothing here. Once per checkout.
+///
+/// # Panics
+/// Where apt-get does not bring them.
+pub fn downloaded(packages: &[&str]) -> Vec<PathBuf> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _held = LOCK.lock();
+    let folder = crate::workspace().join("target/packages");
+    fs::create_dir_all(&folder).expect("the target folder is ours");
+    let archive = |package: &&str| {
+        archive_of(package, &folder).or_else(|| {
+            let _ = download(package, &folder) || apt(&["update", "-q"]) && download(package, &folder);
+            archive_of(package, &folder)
+        })
+    };
+    packages.iter().map(|package| archive(package).unwrap_or_else(|| panic!("apt-get brings no {package}"))).collect()
+}
+
+fn archive_of(package: &str, folder: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(folder).ok()?.flatten();
+    let start = format!("{package}_");
+    entries.find(|entry| entry.file_name().to_string_lossy().starts_with(&start)).map(|entry| entry.path())
+}
+
+fn download(package: &str, folder: &Path) -> bool {
+    let mut command = Command::new("apt-get");
+    // Its own user cannot write here, and it says so each time.
+    command
+        .args(["-o", "APT::Sandbox::User=root", "download", "-q", package])
+        .current_dir(folder)
+        .stdout(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn missing() -> Vec<&'static str> {

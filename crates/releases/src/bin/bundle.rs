@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
-    let label = std::env::args().nth(1).unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+    let label = std::env::args().nth(1).unwrap_or_else(|| releases::bundle::LABEL.to_owned());
     match releases::bundle::make(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), &label) {
         Ok(path) => {
             let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());

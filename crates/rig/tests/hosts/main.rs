@@ -14,6 +14,7 @@ mod prune;
 mod receipts;
 mod rigging;
 mod runbook;
+mod ship;
 mod together;
 mod tools;
 mod uninstall;

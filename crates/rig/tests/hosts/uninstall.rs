@@ -15,12 +15,12 @@ use crate::{
 
 const DROP_IN: &str = "/etc/systemd/system/app-@.service.d/host.conf";
 /// Every file of the host but what the system itself writes to and the agent's, and who has an account.
-const PATHS: &str = "find / -xdev \\( -path /var/log -o -path /var/lib/systemd -o -path /root -o -path /var/cache \\
-     -o -path /etc/.pwd.lock -o -path '/etc/*-' \\) -prune -o ! -type d -print | sort; \\
+const PATHS: &str = "find / -xdev \\( -path /var/log -o -path /var/lib/systemd -o -path /root -o -path /var/cache \
+     -o -path /opt/codedeploy-agent -o -path /etc/.pwd.lock -o -path '/etc/*-' \\) -prune -o ! -type d -print | sort; \
      ls -d /opt/app* /run/app* /run/releasectl* /var/lib/app /etc/app 2>/dev/null; getent passwd; getent group";
 /// What a host has of the product.
-const OURS: &str = "ls -d /opt/app* /run/app /run/releasectl.json /usr/local/bin/releasectl \\
-     /usr/local/share/man/man8/releasectl.8 /etc/systemd/system/app* /etc/systemd/system/*.wants/app* 2>/dev/null; \\
+const OURS: &str = "ls -d /opt/app* /run/app /run/releasectl.json /usr/local/bin/releasectl \
+     /usr/local/share/man/man8/releasectl.8 /etc/systemd/system/app* /etc/systemd/system/*.wants/app* 2>/dev/null; \
      systemctl list-units --all --plain --no-legend 'app*.service' 'app*.socket'";
 
 fn deploy(host: &Host, bundle: &Bundle) {
@@ -39,9 +39,9 @@ fn unpack(host: &Host, bundle: &Bundle) {
 fn a_fresh_host_needs_nothing_but_systemd() {
     let (host, bundle) = (Host::boot(), good("one"));
     host.succeed(
-        "dpkg-query -W -f='${Essential} ${Package}\\n' | sed -n 's/^yes //p' >/root/kept; \\
-         dpkg -L $(cat /root/kept) systemd systemd-sysv dbus dbus-bin | xargs -d '\\n' -n 1 basename | sort -u >/root/names; \\
-         for program in /usr/bin/* /usr/sbin/* /usr/local/bin/*; do \\
+        "dpkg-query -W -f='${Essential} ${Package}\\n' | sed -n 's/^yes //p' >/root/kept; \
+         dpkg -L $(cat /root/kept) systemd systemd-sysv dbus dbus-bin | xargs -d '\\n' -n 1 basename | sort -u >/root/names; \
+         for program in /usr/bin/* /usr/sbin/* /usr/local/bin/*; do \
            grep -qxF \"${program##*/}\" /root/names || echo \"$program\"; done >/root/others; xargs -a /root/others rm -f",
     );
     host.fail("command -v curl || command -v python3 || command -v strace");

@@ -20,8 +20,9 @@ UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 ";
-/// From the host's network to its own port 22; at the end of the client both ends are closed.
-const DIAL: &str = "exec 3<>/dev/tcp/127.0.0.1/22; cat <&3 & cat >&3; kill $!";
+/// From the host's network to its own port 22; at the end of the client both ends are closed. The hangup that ssh sends would
+/// end the shell alone, and leave the one that reads to the server's patience.
+const DIAL: &str = "trap \"\" HUP; exec 3<>/dev/tcp/127.0.0.1/22; cat <&3 & cat >&3; kill $!";
 
 /// A client of hosts, by the names that they were given here.
 #[derive(Debug)]
@@ -77,7 +78,8 @@ impl Client {
         host.succeed(
             "systemd-sysusers --inline 'u sshd - - /run/sshd' 'u deploy - - /home/deploy /bin/sh' 'u other - - /home/other /bin/sh'; \
              for user in root deploy other; do home=$(getent passwd $user | cut -d: -f6); usermod -p '*' $user; \
-               mkdir -p $home/.ssh; cp /root/client.pub $home/.ssh/authorized_keys; chown -R $user: $home; done; \
+               mkdir -p $home/.ssh; cp /root/client.pub $home/.ssh/authorized_keys; \
+               chown $user: $home $home/.ssh $home/.ssh/authorized_keys; done; \
              mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/key; ldconfig; \
              systemd-run -q --unit=rig-sshd /usr/sbin/sshd -D -e -f /etc/ssh/rig_config",
         );

@@ -51,6 +51,11 @@ agent BUNDLE *ARGS:
 powercut *ARGS:
     cargo run --quiet --package rig -- powercut {{ ARGS }}
 
+# The whole story of one bundle on each system, Debian 11 to 13 (systemd 247, 252, 257), made once by debootstrap; the matrix
+# goes into the README (root, 5 min)
+systems:
+    cargo run --quiet --package rig -- systems
+
 # A thousand deployments in a row under load: at the end the host holds what it held after ten (root, 10 min)
 soak *ARGS:
     cargo run --quiet --package rig -- soak {{ ARGS }}

@@ -1,6 +1,7 @@
 //! A real systemd host, in a second and without a download.
 //!
-//! It is the machine's own system, seen through an overlay and booted in a container with a network of its own.
+//! It is the machine's own system, or another one, seen through an overlay and booted in a container with a network of its
+//! own.
 
 use std::{
     fmt::Debug,
@@ -44,17 +45,25 @@ pub struct Ran {
 }
 
 impl Host {
-    /// Boots a host and waits until systemd says `running`.
+    /// Boots a host of the machine's own system and waits until systemd says `running`.
     ///
     /// # Panics
     /// In one line where the machine cannot boot hosts; with the console where this one does not come up.
     pub fn boot() -> Self {
+        Self::boot_of(Path::new("/"))
+    }
+
+    /// The same of the system in that folder, which is only read.
+    ///
+    /// # Panics
+    /// As [`Self::boot`].
+    pub fn boot_of(system: &Path) -> Self {
         machine::prepare().unwrap_or_else(|error| panic!("{error}"));
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("rig-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // Its own process group: an interrupt from the terminal is for us, and the keeper must live to clean up.
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "keeper", &name]).process_group(0);
+        command.args(["-c", KEEPER, "keeper", &name]).arg(system).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut keeper = command.spawn().expect("sh starts");
         let says = BufReader::new(keeper.stdout.take().expect("its output is piped"));

@@ -1,4 +1,4 @@
-# Keeps one host: $1 is its name, standard input the life line. When it ends, for whatever reason, everything ends:
+# Keeps one host: $1 is its name, $2 the folder of the system that it sees, standard input the life line. When it ends, for whatever reason, everything ends:
 # the processes with their pid namespace, the mounts with their mount namespace, and last the control groups.
 set -eu
 name=$1
@@ -15,8 +15,8 @@ unshare --mount --propagation private --pid --fork --kill-child --mount-proc -- 
   mount -t tmpfs tmpfs /run/systemd/nspawn
   cd /run/systemd/nspawn
   mkdir upper work root
-  mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
-  # The machine lends its system, not its state: nothing that it enabled, no product, no logs.
+  mount -t overlay overlay -o lowerdir=$2,upperdir=upper,workdir=work root
+  # A machine lends its system, not its state: nothing that it enabled, no product, no logs.
   cd root
   tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
   echo "$1" >etc/hostname
@@ -36,7 +36,7 @@ unshare --mount --propagation private --pid --fork --kill-child --mount-proc -- 
     echo "ended $code"
   done &
   cat >/dev/null
-' sh "$name" || true
+' sh "$name" "$2" || true
 
 for hierarchy in $groups; do
   echo $$ >"$hierarchy/cgroup.procs"

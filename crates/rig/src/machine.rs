@@ -8,7 +8,7 @@ use std::{
 };
 
 /// A file that a package brings, and the package.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 16] = [
     ("/usr/bin/systemd-nspawn", "systemd-container"),
     ("/sbin/init", "systemd-sysv"),
     ("/usr/bin/dbus-daemon", "dbus"),
@@ -20,8 +20,11 @@ const NEEDED: [(&str, &str); 13] = [
     ("/usr/bin/python3", "python3-minimal"),
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/ssh", "openssh-client"),
+    ("/usr/bin/zip", "zip"),
+    ("/usr/bin/unzip", "unzip"),
     ("/usr/sbin/mkfs.xfs", "xfsprogs"),
     ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
+    ("/usr/sbin/debootstrap", "debootstrap"),
 ];
 /// Two test processes at once must not both run apt-get.
 const LOCK: &str = "/run/lock/rig-packages";
@@ -39,8 +42,7 @@ fn prepare_now() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("the rig boots real systemd hosts and needs root: run it as root or with sudo".to_owned());
     }
-    let lock = File::create(LOCK).and_then(|lock| lock.lock().map(|()| lock));
-    let _held = lock.map_err(|error| format!("cannot lock {LOCK}: {error}"))?;
+    let _held = lock(LOCK)?;
     let missing = missing();
     if missing.is_empty() {
         return Ok(());
@@ -86,6 +88,12 @@ fn download(package: &str, folder: &Path) -> bool {
         .current_dir(folder)
         .stdout(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+/// Held until it is dropped, or the process ends.
+pub(crate) fn lock(path: &str) -> Result<File, String> {
+    let lock = File::create(path).and_then(|lock| lock.lock().map(|()| lock));
+    lock.map_err(|error| format!("cannot lock {path}: {error}"))
 }
 
 fn missing() -> Vec<&'static str> {

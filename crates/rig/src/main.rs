@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use rig::{
     Agent, Host, Mode, agent, bench, demo, findings,
     lossless::{self, Plan},
-    machine, powercut, soak, steps,
+    machine, matrix, powercut, soak, steps,
     table::{self, Server},
     torture,
 };
@@ -84,6 +84,8 @@ enum Verb {
         #[arg(long, value_name = "VERSION", default_value = "v1")]
         agent: agent::Version,
     },
+    /// The whole story of one bundle on each system, Debian 11 to 13; the matrix goes into the README
+    Systems,
     /// Install the packages that hosts need, and build what is deployed to them: no test shares the machine with a compiler then
     Prepare,
     /// Measure times, memory, and requests per second of processor time beside `axum::serve`
@@ -124,6 +126,7 @@ fn main() -> ExitCode {
         Verb::Torture { every, verbs } => steps::run(&verbs, every).map(|found| findings::print(&found)),
         Verb::Powercut { cuts } => powercut::run(cuts).map(|found| findings::print(&found)),
         Verb::Soak { deployments } => soak::run(deployments),
+        Verb::Systems => matrix::run(),
         Verb::Demo => Ok(demo::run()),
         Verb::Agent { bundle, agent } => read(&bundle).map(|archive| deploy(&archive, agent)),
         Verb::Host { bundle, command } => return host(bundle.as_deref(), &command),

@@ -27,8 +27,9 @@ fn harms_nothing(candidate: &[u8], event: &str, words: &str) {
 
 #[track_caller]
 fn says(deployment: &Deployment, words: &str) {
-    let tail = deployment.last().tail();
-    assert!(tail.contains(words), "wanted {words:?} in:\n{tail}");
+    let failure = deployment.failure().map(ToString::to_string).unwrap_or_default();
+    let told = format!("{failure}\n{}", deployment.last().tail());
+    assert!(told.contains(words), "wanted {words:?} in:\n{told}");
 }
 
 #[test]

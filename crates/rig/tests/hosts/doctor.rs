@@ -226,10 +226,7 @@ fn a_queue_that_the_kernel_cuts_another_machine_and_a_stopped_agent_are_found() 
     assert_finds(&host, "setarch i686", ("digests", "broken", "this machine is i686"));
     assert_sound(&host, "a machine of another kind");
 
-    host.succeed(
-        "cd /etc/systemd/system; printf '[Service]\\nExecStart=/bin/sleep infinity\\n' >codedeploy-agent.service; \
-         cp /bin/true /usr/bin/unzip; systemctl daemon-reload",
-    );
+    host.succeed("systemctl stop codedeploy-agent; cp /bin/true /usr/bin/unzip");
     assert_finds(&host, "", ("agent", "warning", "does not run"));
     host.succeed("systemctl start codedeploy-agent; rm /usr/bin/unzip");
     assert_finds(&host, "", ("unzip", "warning", "without its modes"));

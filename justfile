@@ -46,6 +46,11 @@ torture *ARGS:
 agent BUNDLE *ARGS:
     @cargo run --quiet --package rig -- agent {{ quote(BUNDLE) }} {{ ARGS }}
 
+# Everything that CodeDeploy's agent may do to our bundle, under load: killed, restarted, out of time, a full disk, a bad unzip;
+# each ends with a deployment that succeeds (root); `just scenarios --short` for one of each kind, `just scenarios zip` by name
+scenarios *ARGS:
+    cargo run --quiet --package rig -- scenarios {{ ARGS }}
+
 # Cut the power at 200 moments of deployments and rollbacks: what was reported as done is there, whole, and the host comes up
 # and takes the next deployment (root, 5 min)
 powercut *ARGS:

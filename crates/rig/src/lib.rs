@@ -19,6 +19,7 @@ pub mod matrix;
 pub mod outcome;
 pub mod powercut;
 pub mod report;
+pub mod scenarios;
 pub mod soak;
 pub mod sshd;
 pub mod steps;

@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 use rig::{
     Agent, Host, Mode, agent, bench, demo, findings,
     lossless::{self, Plan},
-    machine, matrix, powercut, soak, steps,
+    machine, matrix, powercut,
+    scenarios::{self, Pass},
+    soak, steps,
     table::{self, Server},
     torture,
 };
@@ -86,6 +88,14 @@ enum Verb {
     },
     /// The whole story of one bundle on each system, Debian 11 to 13; the matrix goes into the README
     Systems,
+    /// Everything that CodeDeploy's agent may do to our bundle, under load; exits with 1 if anything was lost or unexpected
+    Scenarios {
+        /// One of each kind
+        #[arg(long)]
+        short: bool,
+        /// Only those whose names contain one of these [default: all]
+        names: Vec<String>,
+    },
     /// Install the packages that hosts need, and build what is deployed to them: no test shares the machine with a compiler then
     Prepare,
     /// Measure times, memory, and requests per second of processor time beside `axum::serve`
@@ -128,6 +138,7 @@ fn main() -> ExitCode {
         Verb::Soak { deployments } => soak::run(deployments),
         Verb::Systems => matrix::run(),
         Verb::Demo => Ok(demo::run()),
+        Verb::Scenarios { short, names } => scenarios::run(if short { Pass::Short } else { Pass::Whole }, &names),
         Verb::Agent { bundle, agent } => read(&bundle).map(|archive| deploy(&archive, agent)),
         Verb::Host { bundle, command } => return host(bundle.as_deref(), &command),
     };

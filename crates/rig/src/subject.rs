@@ -21,7 +21,8 @@ pub const BUNDLE: &str = "/root/bundle";
 /// And of one that answers as it should, but that it says that it is another: it is never validated.
 pub const LIAR: &str = "/root/liar";
 const UNIT: &str = "units/app@.service";
-const REQUEST: &str = "/run/releasectl.fault";
+/// What fault.rs of `releases` reads.
+pub(crate) const REQUEST: &str = "/run/releasectl.fault";
 /// Which boot it is, and which activation of the socket.
 const SOCKET: &str = "cat /proc/sys/kernel/random/boot_id; systemctl show -p InvocationID --value app.socket";
 /// What fault.rs of `releases` writes.
@@ -162,33 +163,38 @@ impl Subject {
 
     /// What is not as it is on a host on which nothing ever happened.
     pub fn check_converged(&self) -> Vec<String> {
-        let settled = |host: &Host| {
-            let units = host.run("systemctl list-units --all --plain --no-legend 'app-*@*'").output;
-            units.lines().count() == 1 && units.contains(" active ")
-        };
-        let mut broken = Vec::new();
-        if !self.host.comes_true(settled) {
-            broken.push(format!("not one instance: {}", self.host.run("systemctl list-units --all 'app*'").output));
-        }
-        let ran = self.host.run("releasectl status --json");
-        let status: Value = serde_json::from_str(&ran.output).unwrap_or_default();
-        let instance = &status["instances"][0];
-        if instance["release"] != status["current"] || instance["accepting"] != true || status["provisional"] != false {
-            broken.push(format!("it is not the instance of what is current: {status}"));
-        }
-        let running = self.host.run("systemctl is-system-running").output;
-        if running.trim() != "running" {
-            broken.push(format!("the host is {}: {}", running.trim(), self.host.run("systemctl --failed").output));
-        }
-        let leftovers = "cd /opt/app/releases && ls -d .[0-9a-f]* 2>/dev/null; ls /opt/app /etc/systemd/system | grep '[.]new$'; \
-             for unit in /etc/systemd/system/app-*@.service; do id=${unit#*/app-}; [ -d ${id%@.service} ] || echo $unit; done; \
-             for file in /run/app/[0-9]*; do n=${file#/run/app/}; systemctl list-units --plain --no-legend \"app-*@${n%%.*}.service\" | grep -q . || echo $file; done";
-        let left = self.host.run(leftovers).output;
-        if !left.trim().is_empty() {
-            broken.push(format!("left over: {}", left.trim().replace('\n', ", ")));
-        }
-        broken
+        check_converged(&self.host)
     }
+}
+
+/// What is not as it is on a host on which nothing ever happened.
+pub fn check_converged(host: &Host) -> Vec<String> {
+    let settled = |host: &Host| {
+        let units = host.run("systemctl list-units --all --plain --no-legend 'app-*@*'").output;
+        units.lines().count() == 1 && units.contains(" active ")
+    };
+    let mut broken = Vec::new();
+    if !host.comes_true(settled) {
+        broken.push(format!("not one instance: {}", host.run("systemctl list-units --all 'app*'").output));
+    }
+    let ran = host.run("releasectl status --json");
+    let status: Value = serde_json::from_str(&ran.output).unwrap_or_default();
+    let instance = &status["instances"][0];
+    if instance["release"] != status["current"] || instance["accepting"] != true || status["provisional"] != false {
+        broken.push(format!("it is not the instance of what is current: {status}"));
+    }
+    let running = host.run("systemctl is-system-running").output;
+    if running.trim() != "running" {
+        broken.push(format!("the host is {}: {}", running.trim(), host.run("systemctl --failed").output));
+    }
+    let leftovers = "cd /opt/app/releases && ls -d .[0-9a-f]* 2>/dev/null; ls /opt/app /etc/systemd/system | grep '[.]new$'; \
+         for unit in /etc/systemd/system/app-*@.service; do id=${unit#*/app-}; [ -d ${id%@.service} ] || echo $unit; done; \
+         for file in /run/app/[0-9]*; do n=${file#/run/app/}; systemctl list-units --plain --no-legend \"app-*@${n%%.*}.service\" | grep -q . || echo $file; done";
+    let left = host.run(leftovers).output;
+    if !left.trim().is_empty() {
+        broken.push(format!("left over: {}", left.trim().replace('\n', ", ")));
+    }
+    broken
 }
 
 /// R4 and R8: numbers count up, and the last line that is whole tells what is current, by what it says or what it was.

@@ -20,10 +20,7 @@ pub enum Event {
     AfterAllowTraffic,
 }
 
-use Event::{
-    AfterAllowTraffic, AfterBlockTraffic, AfterInstall, AllowTraffic, ApplicationStart, ApplicationStop,
-    BeforeAllowTraffic, BeforeBlockTraffic, BeforeInstall, BlockTraffic, DownloadBundle, Install, ValidateService,
-};
+use Event::*;
 
 /// With a load balancer; the first and the last three are its.
 const ALL: [Event; 13] = [

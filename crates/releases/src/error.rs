@@ -1,6 +1,11 @@
 //! Errors: each names the path or unit, the operation, and what to do.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::io::Errno;
 
 use crate::ReleaseId;
 
@@ -147,6 +152,16 @@ impl Error {
         matches!(self, Self::Disk { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
+    /// Why a bundle or a release cannot be read: what is not there is bad input, and a host that fails to read it is not.
+    pub(crate) fn unreadable(path: &Path, error: io::Error) -> Self {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        if matches!(errno, Some(Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM)) {
+            return Self::disk("read", path)(error);
+        }
+        let fault = format!("cannot read it ({error}); give a bundle, as an archive or unpacked");
+        Self::Manifest { path: path.to_owned(), fault }
+    }
+
     /// Says where more of it is told.
     pub(crate) fn with_receipt(self, number: u64) -> Self {
         match self {
@@ -155,7 +170,19 @@ impl Error {
         }
     }
 
-    pub(crate) fn disk<'a>(operation: &'static str, path: &'a std::path::Path) -> impl FnOnce(io::Error) -> Self + 'a {
+    pub(crate) fn disk<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Disk { operation, path: path.to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_bad_input_and_a_host_that_cannot_read_it_is_not() {
+        let code = |errno: Errno| Error::unreadable(Path::new("/b"), errno.into()).exit_code();
+        assert_eq!([Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(code), [2; 3]);
+        assert_eq!([Errno::MFILE, Errno::IO].map(code), [1; 2]);
     }
 }

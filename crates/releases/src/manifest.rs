@@ -71,7 +71,7 @@ impl Manifest {
     /// Reads and checks the manifest in `folder`, and names the release.
     ///
     /// # Errors
-    /// [`Error::Manifest`] where it cannot be read or is not sound.
+    /// [`Error::Manifest`] where it is not there or not sound, [`Error::Disk`] where the host fails to read it.
     pub fn read(folder: &Path) -> Result<(Self, ReleaseId)> {
         let bytes = read_text(folder)?;
         let manifest = Self::parse(&bytes).map_err(|fault| Error::Manifest { path: folder.join(FILE), fault })?;
@@ -167,22 +167,19 @@ fn check_file(file: &File) -> std::result::Result<(), String> {
 /// The manifest in `folder`, byte for byte.
 pub(crate) fn read_text(folder: &Path) -> Result<Vec<u8>> {
     let path = folder.join(FILE);
-    read_bounded(&path).map_err(|fault| Error::Manifest { path, fault })
+    let bytes = read_bounded(&path).map_err(|error| Error::unreadable(&path, error))?;
+    if bytes.len() as u64 > MOST_BYTES { Err(Error::Manifest { path, fault: too_large() }) } else { Ok(bytes) }
 }
 
-fn read_bounded(path: &Path) -> std::result::Result<Vec<u8>, String> {
+/// To one byte beyond the most that is read.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let regular = |file: fs::File| {
         let is_file = file.metadata()?.is_file();
         is_file.then_some(file).ok_or_else(|| io::Error::other("it is no regular file"))
     };
-    let read =
-        effect::open_to_read(path).and_then(regular).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-    match read {
-        Err(error) => Err(format!("cannot read it ({error}); give a bundle, as an archive or unpacked")),
-        Ok(size) if size as u64 > MOST_BYTES => Err(too_large()),
-        Ok(_) => Ok(bytes),
-    }
+    effect::open_to_read(path).and_then(regular)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 pub(crate) fn too_large() -> String {

@@ -42,12 +42,10 @@ impl Source {
     /// Reads the manifest of the folder or archive at `path`; of an archive everything.
     ///
     /// # Errors
-    /// [`Error::Manifest`] where it is no bundle, [`Error::Damaged`] where an archive cannot be read to its end.
+    /// [`Error::Manifest`] where it is no bundle, [`Error::Damaged`] where an archive cannot be read to its end, [`Error::Disk`]
+    /// where the host fails to read it.
     pub fn read(path: &Path) -> Result<Self> {
-        fs::metadata(path).map_err(|error| Error::Manifest {
-            path: path.to_owned(),
-            fault: format!("cannot read it ({error}); give a bundle, as an archive or unpacked"),
-        })?;
+        fs::metadata(path).map_err(|error| Error::unreadable(path, error))?;
         let archive = if path.is_file() { Some(Archive::read(path)?) } else { None };
         let at = path.join(manifest::FILE);
         let text = match &archive {

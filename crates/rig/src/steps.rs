@@ -23,6 +23,8 @@ use crate::{
 const HOSTS: usize = 4;
 /// Of each kind: enough that a fresh connection is made every few milliseconds, and not so many that the trials wait for them.
 const CLIENTS: usize = 6;
+/// Beyond, a host is replaced: the small disk has room for some 24 of them.
+const MOST_RELEASES: usize = 16;
 /// An instance serves, and the boot that started it has ended.
 const SETTLED: &str =
     "systemctl is-active -q 'app-*@*' && ! systemctl show -p ActiveState app.service | grep -q =activating";
@@ -137,7 +139,7 @@ pub fn run(verbs: &[Verb], every: usize) -> io::Result<Vec<Finding>> {
                         Ok(mut fresh) => {
                             let result = fresh.run(trial);
                             // What is broken must not spoil the next trial.
-                            *stage = result.broken.is_empty().then_some(fresh);
+                            *stage = (result.broken.is_empty() && fresh.has_room()).then_some(fresh);
                             result
                         }
                         Err(error) => Ended::broken(format!("the host cannot be set up: {error}")),
@@ -318,6 +320,11 @@ impl Stage {
         let (trace, steps) = (read("/run/trace"), read(STEPS));
         assert!(!trace.is_empty() && !steps.is_empty(), "{verb:?} was not seen");
         trace::differences(&trace, &steps)
+    }
+
+    /// What interrupted deployments leave is kept for an hour, and this many hosts see more of them than a disk has room for.
+    fn has_room(&self) -> bool {
+        fs::read_dir(self.0.host.path("/opt/app/releases")).is_ok_and(|entries| entries.count() < MOST_RELEASES)
     }
 
     fn load(&self) -> [Load; 2] {

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
+
 /// What is reported is shorter than this, in characters.
 const ROOM: usize = 2048;
 
@@ -24,10 +26,11 @@ impl Output {
         Ok(())
     }
 
-    /// A line. A disk that does not take it fails the event.
+    /// A line, which only the file has the time of, in UTC. A disk that does not take it fails the event.
     pub fn add(&mut self, line: &str) -> io::Result<()> {
         self.entries.push(line.to_owned());
-        self.file.as_mut().map_or(Ok(()), |file| file.write_all(line.as_bytes()))
+        let timed = format!("{} {line}", Timestamp::now().strftime("%F %T"));
+        self.file.as_mut().map_or(Ok(()), |file| file.write_all(timed.as_bytes()))
     }
 
     /// All of it.

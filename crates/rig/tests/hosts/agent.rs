@@ -116,3 +116,10 @@ fn folder(host: &Host, deployment: &Deployment) -> String {
 fn archive(host: &Host, deployment: &Deployment) -> String {
     folder(host, deployment) + "/deployment-archive"
 }
+
+/// Where deployments are is a disk of 1 MiB.
+fn host_with_a_small_disk() -> Host {
+    let host = Host::boot();
+    host.succeed("mkdir -p /opt/codedeploy-agent && mount -t tmpfs -o size=1m tmpfs /opt/codedeploy-agent");
+    host
+}

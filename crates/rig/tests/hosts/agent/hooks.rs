@@ -28,6 +28,7 @@ fn a_hook_has_these_variables_and_no_others() {
     );
     for wanted in [
         format!("DEPLOYMENT_ID={id}"),
+        "APPLICATION_NAME=app".to_owned(),
         "LIFECYCLE_EVENT=AfterInstall".to_owned(),
         "DEPLOYMENT_GROUP_NAME=blue".to_owned(),
     ] {
@@ -49,8 +50,8 @@ fn version_and_etag_may_be_missing_and_github_tells_a_commit_alone() {
     assert_eq!(bundle(Source::GitHub), ["BUNDLE_COMMIT"]);
 }
 
-/// One line of each: umask, standard input, group and process, folder.
-const SURROUNDINGS: &str = "#!/bin/sh\numask\ncat | wc -c\n[ $(cut -d ' ' -f 5 /proc/$$/stat) = $$ ] && echo leads\nid -u\nreadlink /proc/self/cwd\ngrep -o codedeploy-agent.service /proc/self/cgroup | head -1\n";
+/// One line of each: arguments, umask, standard input, group and process, user, folder, control group.
+const SURROUNDINGS: &str = "#!/bin/sh\necho $#\numask\ncat | wc -c\n[ $(cut -d ' ' -f 5 /proc/$$/stat) = $$ ] && echo leads\nid -u\nreadlink /proc/self/cwd\ngrep -o codedeploy-agent.service /proc/self/cgroup | head -1\n";
 
 fn surroundings(agent: Agent<'_>) -> Vec<String> {
     let mut agent = agent;
@@ -60,15 +61,15 @@ fn surroundings(agent: Agent<'_>) -> Vec<String> {
 }
 
 #[test]
-fn a_hook_begins_in_the_root_folder_leads_its_group_and_reads_nothing() {
+fn a_hook_has_no_arguments_begins_in_the_root_folder_leads_its_group_and_reads_nothing() {
     let host = Host::boot();
-    assert_eq!(surroundings(Agent::new(&host)), ["0022", "0", "leads", "0", "/", "codedeploy-agent.service"]);
+    assert_eq!(surroundings(Agent::new(&host)), ["0", "0022", "0", "leads", "0", "/", "codedeploy-agent.service"]);
 }
 
 #[test]
 fn a_hook_may_begin_in_a_folder_that_is_gone() {
     let host = Host::boot();
-    let folder = &surroundings(Agent::new(&host).in_a_deleted_folder())[4];
+    let folder = &surroundings(Agent::new(&host).in_a_deleted_folder())[5];
     assert!(folder.ends_with(" (deleted)"), "{folder}");
 }
 
@@ -77,7 +78,8 @@ fn both_pipes_are_read_at_once() {
     let host = Host::boot();
     // More than a pipe holds, of each.
     let script = "#!/bin/sh\nseq 50000 >&2\nseq 50000\nseq 50000 >&2\n";
-    let deployment = Agent::new(&host).deploy(&Small::hook("AfterInstall", script).tgz()).expect_success();
+    let small = Small::default().with("AfterInstall", "{location: hook, timeout: 60}").file("hook", 0o755, script);
+    let deployment = Agent::new(&host).deploy(&small.tgz()).expect_success();
     let output = &deployment.event("AfterInstall").output;
     let count = |mark: &str| output.lines().filter(|line| line.starts_with(mark)).count();
     assert_eq!((count("[stdout]"), count("[stderr]")), (50_000, 100_000));
@@ -106,4 +108,20 @@ fn a_script_with_runas_is_started_by_su() {
     let deployment = Agent::new(&host).deploy(&small.tgz()).expect_success();
     let output = &deployment.event("AfterInstall").output;
     assert!(output.contains("[stdout]home /root\n[stdout]su\n"), "{output}");
+}
+
+#[test]
+fn sudo_goes_before_the_script_and_before_su() {
+    let host = Host::boot();
+    let sudo = "#!/bin/sh\necho \"sudo $*\"\nexec \"$@\"\n";
+    fs::write(host.path("/usr/local/bin/sudo"), sudo).unwrap();
+    host.succeed("chmod +x /usr/local/bin/sudo");
+    for (runas, before) in [("", ""), (", runas: root", "su root -c ")] {
+        let hook = format!("{{location: hook, sudo: true{runas}}}");
+        let small = Small::default().with("AfterInstall", &hook).file("hook", 0o755, "#!/bin/sh\necho ran\n");
+        let deployment = Agent::new(&host).deploy(&small.tgz()).expect_success();
+        let wanted = format!("[stdout]sudo {before}{}/hook\n[stdout]ran\n", archive(&host, &deployment));
+        let output = &deployment.event("AfterInstall").output;
+        assert!(output.contains(&wanted), "{output}");
+    }
 }

@@ -157,6 +157,27 @@ fn an_event_that_nobody_knows_is_passed_over_or_refused_at_install() {
     assert!(deployment.failure().unwrap().message.contains("unknown lifecycle events: Sometime"));
 }
 
+/// What the agent does with them is in codedeploy.md; no bundle of ours has them.
+#[test]
+fn files_are_not_copied_and_a_bundle_that_has_some_is_refused_at_install() {
+    let host = Host::boot();
+    let appspec = "version: 0.0\nos: linux\nfiles:\n  - source: a\n    destination: /root/b\n".to_owned();
+    let bundle = pack(&[("appspec.yml".to_owned(), 0o644, appspec), ("a".to_owned(), 0o644, String::new())]);
+    let deployment = Agent::new(&host).deploy(&bundle).expect_failure("Install");
+    assert!(deployment.failure().unwrap().message.contains("`files:`"));
+}
+
+#[test]
+fn a_script_that_cannot_be_made_executable_is_told_so() {
+    let host = Host::boot();
+    let read_only =
+        format!("for a in {ROOT}/*/d-*/deployment-archive; do mount --bind $a $a; mount -o remount,bind,ro $a; done");
+    let bundle = Small::default().with("AfterInstall", "{location: hook}").file("hook", 0o644, "#!/bin/sh\n").tgz();
+    let mut agent = Agent::new(&host).with(Incident::before("AfterInstall", read_only));
+    let deployment = agent.deploy(&bundle).expect_failure("AfterInstall");
+    assert_eq!((code(&deployment), agent.missed()), (Some(Code::ScriptNotExecutable), Vec::new()));
+}
+
 #[test]
 fn a_script_that_is_not_there_or_cannot_start_is_told_apart() {
     let host = Host::boot();

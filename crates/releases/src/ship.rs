@@ -3,17 +3,19 @@
 //! - Nothing runs on a host as root but what is in an archive that was held against its manifest here, and whose SHA-256 the
 //!   host has found to be the same.
 //! - A connection that is lost stops nothing that has begun: systemd runs it. Shipping again converges, as after any
-//!   deployment that was killed.
+//!   deployment that was killed. ^C ends a connection like that, and the last lines say so.
 //! - The first host that fails is the last.
 #![expect(
     clippy::disallowed_methods,
     reason = "it runs where bundles are made, and changes hosts through their own tools"
 )]
 
+mod interrupt;
 mod remote;
 mod shipment;
 mod voyage;
 
+pub use interrupt::Interrupt;
 pub use remote::Ssh;
 pub use shipment::Shipment;
 

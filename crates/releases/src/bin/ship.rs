@@ -7,9 +7,9 @@ use std::{
 
 use clap::Parser;
 use releases::{
-    Result, bundle,
+    Error, Result, bundle,
     screen::without_controls,
-    ship::{self, Shipment, Ssh},
+    ship::{self, Interrupt, Shipment, Ssh},
 };
 
 /// Copies a bundle to hosts over ssh and deploys it there, one host after the other; the first that fails is the last
@@ -33,6 +33,8 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Example: cargo ship deploy@one.example deploy@two.example
 
+Interrupted (^C), it says how far it came: what has begun on a host goes on there, by systemd; ship again, and it converges.
+
 Exit codes: 0 done on all hosts; 1 it failed on one, which the last lines name; 2 bad input, and no host was asked.";
 
 fn main() -> ExitCode {
@@ -47,7 +49,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     let shipment = if cli.rollback { Shipment::rollback() } else { Shipment::read(&bundle(cli.bundle)?)? };
-    ship::ship(&shipment, &Ssh { config: cli.ssh_config }, &cli.hosts)
+    let interrupt = Interrupt::heed().map_err(|error| Error::Release(format!("cannot heed ^C: {error}")))?;
+    ship::ship(&shipment, &Ssh { config: cli.ssh_config, interrupt }, &cli.hosts)
 }
 
 fn bundle(given: Option<PathBuf>) -> Result<PathBuf> {

@@ -12,6 +12,8 @@ use crate::{
     screen::{cut, printable},
 };
 
+use super::Interrupt;
+
 /// Becomes root where the user is not, and leaves with this where that is refused.
 const GATE: &str =
     "[ \"$(id -u)\" = 0 ] && exec sh -c \"$@\"; sudo -n true 2>/dev/null || exit 77; exec sudo -n sh -c \"$@\"";
@@ -34,6 +36,8 @@ const LONGEST_LINE: usize = 400;
 pub struct Ssh {
     /// The configuration that takes the place of the user's (`ssh -F`).
     pub config: Option<PathBuf>,
+    /// What ends a connection before its time.
+    pub interrupt: Interrupt,
 }
 
 impl Ssh {
@@ -45,6 +49,7 @@ impl Ssh {
         let failed = |output: String| Error::Command { command: format!("ssh {host}"), output };
         let mut command = self.command(host, script);
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        self.interrupt.ends(&child);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let said = thread::scope(|scope| {
             // Who takes no more of it says why.
@@ -56,8 +61,13 @@ impl Ssh {
             }
             said.join().unwrap_or_default()
         });
+        self.interrupt.spares(&child);
         let status = child.wait().map_err(|error| failed(error.to_string()))?;
-        if status.success() { Ok(()) } else { Err(failed(explain(status, &said))) }
+        match status.success() {
+            true => Ok(()),
+            false if self.interrupt.came() => Err(failed("interrupted".to_owned())),
+            false => Err(failed(explain(status, &said))),
+        }
     }
 
     fn command(&self, host: &str, script: &[&str]) -> Command {

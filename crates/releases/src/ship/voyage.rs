@@ -121,7 +121,9 @@ impl Log<'_> {
                 let doing = doing.as_deref().unwrap_or("its beginning");
                 let why = ran.err().map_or_else(|| "nobody ends it there".to_owned(), |error| error.to_string());
                 Error::Release(format!(
-                    "{host}: lost at {doing} ({why}): what has begun there goes on; ship again, and it converges"
+                    "{host}: lost at {doing} ({why}): what has begun there goes on, by systemd (journalctl -u {}); ship again, \
+                     and it converges",
+                    self.id
                 ))
             }
         }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -10,7 +11,7 @@ use std::{
 
 use releases::bundle::Bundle;
 use rig::{Agent, Host, Load, Mode, host::Ran, sshd::Client};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use crate::{
@@ -264,13 +265,19 @@ fn ssh_below(pid: u32) -> Option<Pid> {
         .and_then(|child| Pid::from_raw(child as i32))
 }
 
-/// Cuts the connection once a line of it has `word`, and returns what the ship said.
-fn cut_at(mut ship: Child, word: &str) -> String {
+/// What the ship says until a line of it has `word`.
+fn read_until(ship: &mut Child, word: &str) -> String {
     let mut said = String::new();
-    let mut lines = BufReader::new(ship.stdout.take().unwrap());
+    let mut lines = BufReader::new(ship.stdout.as_mut().unwrap());
     while !said.contains(word) {
         assert!(lines.read_line(&mut said).unwrap() > 0, "{word}: {said}");
     }
+    said
+}
+
+/// Cuts the connection once a line of it has `word`, and returns what the ship said.
+fn cut_at(mut ship: Child, word: &str) -> String {
+    let said = read_until(&mut ship, word);
     kill_process(ssh_below(ship.id()).expect("ssh runs"), Signal::KILL).unwrap();
     let output = Ran::from(ship.wait_with_output().unwrap());
     assert_eq!(output.code, 1, "{said}{}", output.output);
@@ -300,6 +307,32 @@ fn a_connection_that_is_lost_leaves_a_host_that_the_next_ship_finds_whole() {
         assert_nothing_left(&host);
     }
     assert_eq!(load.stop().losses(), "none");
+}
+
+/// ^C in a terminal is for ssh too; one that is sent to the program is not.
+#[test]
+fn an_interrupt_ends_the_connection_and_says_what_goes_on_there() {
+    let host = Host::boot();
+    let shipper = Shipper::to(&[("host", &host)]);
+    let mut slow = contents();
+    bake(&mut slow, 3);
+    for (label, send) in [("terminal", kill_process_group as fn(Pid, Signal) -> _), ("program", kill_process)] {
+        let bundle = slow.pack(label).unwrap();
+        let file = shipper.file(&bundle.archive, "bundle.tgz");
+        let mut command = shipper.command(&["--bundle", file.to_str().unwrap(), "host", "other"]);
+        let mut ship = command.process_group(0).spawn().unwrap();
+        let mut said = read_until(&mut ship, "AfterInstall");
+        send(Pid::from_child(&ship), Signal::INT).unwrap();
+        let ended = Ran::from(ship.wait_with_output().unwrap());
+        said += &ended.output;
+        assert_eq!(ended.code, 1, "{said}");
+        for words in ["interrupted", "goes on, by systemd", "ship again", "failed: host; not tried: other"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        host.wait_until("it is validated", |_| status(&host)["validated"] == bundle.id.as_str());
+        shipper.ships(&bundle, &["host"]);
+        assert_nothing_left(&host);
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub const BASE: &str = "/opt/app";
 /// Where `cargo ship` unpacks bundles: beside the store, whose file system runs programs.
 pub(crate) const SHIPS: &str = "/opt/app-ship";
 const LOCK: &str = "lock";
+/// Who has something to do where there is no store: one makes it, one looks for what else there is.
+const WITHOUT_A_STORE: [&str; 2] = ["install", "uninstall"];
 const POLL: Duration = Duration::from_millis(20);
 
 /// The store of one host. Reading needs no lock; what changes it is on [`Locked`].
@@ -135,7 +137,8 @@ impl Store {
     /// Takes the lock, so that one verb at a time changes the host. The kernel gives it back when this process ends.
     ///
     /// # Errors
-    /// [`Error::NotRoot`] or [`Error::NoSystemd`] where the host cannot be changed, [`Error::Locked`] after the wait.
+    /// [`Error::NotRoot`] or [`Error::NoSystemd`] where the host cannot be changed, [`Error::Locked`] after the wait,
+    /// [`Error::NothingCurrent`] where there is no store, or no more.
     pub fn lock(&self, verb: &'static str) -> Result<Locked<'_>> {
         systemd::require(&self.host, verb)?;
         self.check_format(verb)?;
@@ -143,18 +146,28 @@ impl Store {
         // Whoever had it may have been a later tool, and raised the format.
         self.check_format(verb)?;
         self.host.sign_lock(&mut file, &format!("releasectl {verb} (pid {}) {}\n", std::process::id(), now()));
-        Ok(Locked { store: self, goes_back: Cell::new(false), _file: file })
+        let locked = Locked { store: self, goes_back: Cell::new(false), _file: file };
+        if !WITHOUT_A_STORE.contains(&verb) && locked.holds_nothing()? {
+            locked.remove()?;
+            return Err(Error::NothingCurrent);
+        }
+        Ok(locked)
     }
 
     /// Whoever waited while the product was uninstalled has the lock of a file that is gone: others may hold the next one.
     fn take(&self, path: &Path) -> Result<effect::File> {
         loop {
             self.host.make_folder(&self.path(""))?;
-            let mut file = self.host.open_lock(path)?;
+            let mut file = match self.host.open_lock(path) {
+                // The folder went again in between.
+                Err(_) if is_missing(&self.path("")) => continue,
+                opened => opened?,
+            };
             self.wait_for(file.inner(), path)?;
             if is_at(file.inner(), path).map_err(Error::disk("look at", path))? {
                 return Ok(file);
             }
+            say("the store was removed meanwhile, as uninstall does it");
         }
     }
 
@@ -302,6 +315,13 @@ impl Locked<'_> {
         self.record(&if is_pinned { Record::Pin { pinned: id, time } } else { Record::Unpin { unpinned: id, time } })
     }
 
+    /// Whether its lock is all that there is: then whoever took it has made it.
+    fn holds_nothing(&self) -> Result<bool> {
+        let base = self.path("");
+        let entries = fs::read_dir(&base).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        Ok(entries.map_err(Error::disk("list", &base))?.iter().all(|entry| entry.file_name() == LOCK))
+    }
+
     /// Removes what is left of the store, the lock last: until then nobody else changes the host.
     pub fn remove(self) -> Result<()> {
         let (host, base) = (self.host(), self.path(""));
@@ -328,6 +348,10 @@ fn is_at(file: &fs::File, path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         there => Ok(identity(there?) == identity(file.metadata()?)),
     }
+}
+
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Who holds the lock and since when, of what it wrote there: its name, and seconds since the epoch.
@@ -374,7 +398,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path(), Duration::from_secs(60));
         let path = store.path(LOCK);
-        fs::create_dir_all(store.path("")).unwrap();
+        fs::create_dir_all(store.path("releases")).unwrap();
         let old = fs::File::create(&path).unwrap();
         old.lock().unwrap();
         thread::scope(|scope| {

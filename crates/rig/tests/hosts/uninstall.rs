@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, process::Stdio};
 use releases::bundle::Bundle;
 use rig::{
     Agent, Host,
+    host::Ran,
     subject::{self, STEPS},
 };
 
@@ -105,6 +106,54 @@ fn where_nobody_can_be_asked_or_the_answer_is_no_nothing_is_changed() {
     }
     let ran = in_terminal("echo y");
     assert_eq!((ran.code, host.run(OURS).output.trim()), (0, ""), "{}", ran.output);
+}
+
+/// A request that takes its time keeps the uninstall waiting, with the lock.
+fn while_it_is_uninstalled<T>(host: &Host, act: impl FnOnce() -> T) -> T {
+    let slow = host.command("curl").args(["-s", "localhost/slow?ms=8000"]).stdout(Stdio::null()).spawn().unwrap();
+    host.wait_until("the request is in flight", |host| {
+        host.run("ss -Htn state established '( sport = :80 )' | grep .").code == 0
+    });
+    let uninstall = host.command("releasectl").args(["uninstall", "--yes"]).stdout(Stdio::null()).spawn().unwrap();
+    host.wait_until("it has the lock", |host| host.run("grep -q uninstall /opt/app/lock").code == 0);
+    let acted = act();
+    for mut child in [slow, uninstall] {
+        assert!(child.wait().unwrap().success());
+    }
+    acted
+}
+
+/// The lock of `releases.md`, "Old and new tools".
+#[test]
+fn a_verb_that_waited_for_it_says_so_and_makes_no_store_and_an_install_begins_anew() {
+    let (host, bundle) = (Host::boot(), good("one"));
+    unpack(&host, &bundle);
+    deploy(&host, &bundle);
+    let id = bundle.id.as_str();
+    let waited = while_it_is_uninstalled(&host, || {
+        ["prune", "restart", "rollback", "socket apply", &format!("activate {id}"), &format!("pin {id}")]
+            .map(|verb| {
+                host.command("sh")
+                    .args(["-c", &format!("exec releasectl {verb} 2>&1")])
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .map(|child| Ran::from(child.wait_with_output().unwrap()))
+    });
+    for ran in waited {
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(
+            ["removed meanwhile", "no release is current"].iter().all(|words| ran.output.contains(words)),
+            "{ran:?}"
+        );
+    }
+    assert_eq!(host.run(OURS).output.trim(), "");
+    deploy(&host, &bundle);
+    let installed = while_it_is_uninstalled(&host, || host.succeed("/root/bundle/bin/releasectl install /root/bundle"));
+    assert!(installed.contains("removed meanwhile"), "{installed}");
+    host.succeed(&format!("test -f /opt/app/releases/{id}/manifest.json"));
+    deploy(&host, &bundle);
 }
 
 /// R2, R5.

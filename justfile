@@ -26,7 +26,7 @@ ship *ARGS:
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    shellcheck hooks/* .ci/run crates/serve/tests/cures/run crates/rig/tests/defects/run crates/releases/src/ship/*.sh
+    shellcheck hooks/* .ci/run crates/rig/tests/sabotage crates/releases/src/ship/*.sh
     git apply --check crates/serve/tests/cures/*.patch
     git apply --check crates/rig/tests/defects/*.patch
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features
@@ -78,11 +78,12 @@ table *ARGS:
 
 # Put one deliberate defect after the other into the store's code, and see its campaign find it (root, 30 min)
 defects *NAMES:
-    crates/rig/tests/defects/run {{ NAMES }}
+    crates/rig/tests/sabotage crates/rig/tests/defects {{ NAMES }}
+
 
 # Take each cure of the drain out, and see its test fail
 cures *NAMES:
-    crates/serve/tests/cures/run {{ NAMES }}
+    crates/rig/tests/sabotage --or-hang crates/serve/tests/cures {{ NAMES }}
 
 # Times, memory, and requests per second of processor time beside axum::serve (root)
 bench:

@@ -29,6 +29,7 @@ check:
     shellcheck hooks/* .ci/run crates/rig/tests/sabotage crates/releases/src/ship/*.sh
     git apply --check crates/serve/tests/cures/*.patch
     git apply --check crates/rig/tests/defects/*.patch
+    git apply --check crates/rig/tests/hosts/agent/breaks/*.patch
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features
 
 # Each kind of client over 110 activations of a real host, and all at once with 2,000 connections (root, 20 min);
@@ -80,6 +81,9 @@ table *ARGS:
 defects *NAMES:
     crates/rig/tests/sabotage crates/rig/tests/defects {{ NAMES }}
 
+# Break each thing that the stand-in for CodeDeploy's agent does, and see its test fail (root, an hour)
+breaks *NAMES:
+    crates/rig/tests/sabotage crates/rig/tests/hosts/agent/breaks {{ NAMES }}
 
 # Take each cure of the drain out, and see its test fail
 cures *NAMES:

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// A file that a package brings, and the package.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 17] = [
     ("/usr/bin/systemd-nspawn", "systemd-container"),
     ("/sbin/init", "systemd-sysv"),
     ("/usr/bin/dbus-daemon", "dbus"),
@@ -17,6 +17,7 @@ const NEEDED: [(&str, &str); 16] = [
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/nsenter", "util-linux"),
     ("/usr/sbin/ip", "iproute2"),
+    ("/usr/sbin/sysctl", "procps"),
     ("/usr/bin/python3", "python3-minimal"),
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/ssh", "openssh-client"),

@@ -18,4 +18,5 @@ mod ship;
 mod together;
 mod tools;
 mod uninstall;
+mod user_data;
 mod way_back;

@@ -1,0 +1,147 @@
+//! What `aws/template.yml` promises. That it is a template at all is cfn-lint's to say (`.ci/lint`).
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+
+fn file(name: &str) -> String {
+    let path: PathBuf = rig::workspace().join("crates/rig/aws").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+}
+
+fn template() -> Value {
+    serde_saphyr::from_str(&file("template.yml")).unwrap()
+}
+
+/// Each statement that allows something, of roles' rights, with the comment above it.
+fn statements() -> Vec<(Value, String)> {
+    let text = file("template.yml");
+    let template = template();
+    let roles = template["Resources"].as_object().unwrap().values().filter(|one| one["Type"] == "AWS::IAM::Role");
+    let policies = roles.flat_map(|role| role["Properties"]["Policies"].as_array().unwrap());
+    let statements = policies.flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap());
+    statements.map(|statement| (statement.clone(), reason(&text, statement["Sid"].as_str().unwrap()))).collect()
+}
+
+fn reason(text: &str, sid: &str) -> String {
+    let (before, _) = text.split_once(&format!("- Sid: {sid}\n")).unwrap();
+    let above = before.lines().rev().skip(1).map(str::trim);
+    let mut comment: Vec<&str> = above.map_while(|line| line.strip_prefix("# ")).collect();
+    comment.reverse();
+    comment.join(" ")
+}
+
+/// One, or a list of them.
+fn all(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Array(many) => many.iter().map(|one| one.as_str().unwrap()).collect(),
+        one => vec![one.as_str().unwrap()],
+    }
+}
+
+#[test]
+fn each_right_has_its_reason_and_names_its_actions() {
+    let statements = statements();
+    assert!(statements.len() > 8, "{statements:?}");
+    for (statement, reason) in statements {
+        assert!(!reason.is_empty(), "no reason: {statement}");
+        let actions = all(&statement["Action"]);
+        assert!(!actions.iter().any(|action| action.contains('*')), "{statement}");
+    }
+}
+
+/// Who adds to these has looked the action up: in Amazon's reference it stands without a resource.
+const OF_NO_RESOURCE: [&str; 7] = [
+    "autoscaling:DescribeAutoScalingGroups",
+    "autoscaling:DescribeLifecycleHooks",
+    "ec2:DescribeInstances",
+    "ec2:DescribeInstanceStatus",
+    "codedeploy:ListDeploymentTargets",
+    "codedeploy:BatchGetDeploymentTargets",
+    "codedeploy:StopDeployment",
+];
+
+#[test]
+fn a_right_to_everything_is_one_whose_actions_know_no_resource_and_says_so() {
+    for (statement, reason) in statements() {
+        let resource = statement["Resource"].as_str().unwrap();
+        if resource == "*" {
+            assert!(reason.contains("These actions know no resource"), "{statement}: {reason}");
+            assert!(all(&statement["Action"]).iter().all(|action| OF_NO_RESOURCE.contains(action)), "{statement}");
+        } else {
+            assert!(
+                ["arn:${AWS::Partition}:", "${Bucket.Arn}/app-"].iter().any(|ours| resource.starts_with(ours)),
+                "{resource}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_host_may_read_bundles_and_nothing_else() {
+    let statements =
+        &template()["Resources"]["InstanceRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"];
+    assert_eq!(statements.as_array().unwrap().len(), 1, "{statements}");
+    assert_eq!(statements[0]["Resource"], "${Bucket.Arn}/app-*");
+    assert_eq!(all(&statements[0]["Action"]), ["s3:GetObject", "s3:GetObjectVersion"]);
+}
+
+/// A host that leaves the rotation is what this product does without.
+#[test]
+fn the_group_deploys_in_place_takes_no_host_from_a_balancer_and_goes_back() {
+    let template = template();
+    let group = &template["Resources"]["DeploymentGroup"]["Properties"];
+    for absent in ["LoadBalancerInfo", "BlueGreenDeploymentConfiguration", "TriggerConfigurations"] {
+        assert_eq!(group.get(absent), None);
+    }
+    assert_eq!(group["DeploymentStyle"]["DeploymentType"], "IN_PLACE");
+    assert_eq!(group["DeploymentStyle"]["DeploymentOption"], "WITHOUT_TRAFFIC_CONTROL");
+    assert_eq!(group["AutoRollbackConfiguration"]["Enabled"], true);
+    assert_eq!(all(&group["AutoRollbackConfiguration"]["Events"]), ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"]);
+}
+
+#[test]
+fn every_alarm_stops_a_deployment() {
+    let template = template();
+    let resources = template["Resources"].as_object().unwrap();
+    let alarms = resources.iter().filter(|(_, one)| one["Type"] == "AWS::CloudWatch::Alarm");
+    let configuration = template["Resources"]["DeploymentGroup"]["Properties"]["AlarmConfiguration"].clone();
+    assert_eq!(configuration["Enabled"], true);
+    let asked = configuration["Alarms"].to_string();
+    for (name, alarm) in alarms {
+        assert!(asked.contains(&format!("\"{name}\"")), "{name}: {asked}");
+        assert_eq!(
+            alarm["Properties"]["TreatMissingData"], "notBreaching",
+            "{name} must not be on for want of clients"
+        );
+    }
+}
+
+#[test]
+fn a_host_answers_no_question_for_its_credentials_without_a_token() {
+    let data = template()["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"].clone();
+    assert_eq!(data["MetadataOptions"]["HttpTokens"], "required");
+    assert_eq!(data["MetadataOptions"]["HttpPutResponseHopLimit"], 1);
+}
+
+#[test]
+fn the_user_data_is_the_script_word_for_word() {
+    let data = template()["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]["UserData"].clone();
+    let script = file("user-data.sh");
+    assert_eq!(
+        data["Fn::Base64"].as_str(),
+        Some(&*script),
+        "put user-data.sh into template.yml, below `Fn::Base64: |`"
+    );
+    assert!(script.len() < 16 << 10, "EC2 takes 16 KiB");
+}
+
+#[test]
+fn only_one_environment_of_one_repository_gets_the_workflows_role() {
+    let trust = template()["Resources"]["WorkflowRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"].clone();
+    assert_eq!(trust.as_array().unwrap().len(), 1);
+    let condition = trust[0]["Condition"].as_object().unwrap();
+    assert_eq!(condition.keys().collect::<Vec<_>>(), ["StringEquals"], "nothing that takes a pattern");
+    let subject = &condition["StringEquals"]["token.actions.githubusercontent.com:sub"];
+    assert_eq!(subject, "repo:${Repository}:environment:${Environment}");
+}

@@ -22,15 +22,16 @@ bundle LABEL='':
 ship *ARGS:
     @cargo ship {{ ARGS }}
 
-# What CI checks before the tests: format, lints, scripts, patches, documentation
+# What CI checks before the tests: format, lints, scripts, patches, documentation, template, workflows
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    shellcheck hooks/* .ci/run crates/rig/tests/sabotage crates/releases/src/ship/*.sh
+    shellcheck hooks/* .ci/run .ci/lint crates/rig/tests/sabotage crates/releases/src/ship/*.sh crates/rig/aws/*.sh
     git apply --check crates/serve/tests/cures/*.patch
     git apply --check crates/rig/tests/defects/*.patch
     git apply --check crates/rig/tests/hosts/agent/breaks/*.patch
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features
+    .ci/lint
 
 # Each kind of client over 110 activations of a real host, and all at once with 2,000 connections (root, 20 min);
 # `just lossless --soak 10`: all at once for ten minutes

@@ -17,6 +17,8 @@ async function main([folder, ...files]) {
 
 // Go's own loader defines `Go`; the program then defines `runActionlint`, and says by `throwError` what it could not do.
 async function load(folder) {
+  // Node 18, Debian 12's, has it under this name alone.
+  globalThis.crypto ??= require("node:crypto").webcrypto;
   require(path.join(folder, "wasm_exec.js"));
   globalThis.throwError = (message) => {
     throw new Error(message);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What a host of Amazon Linux 2023 needs before its first deployment: room in the kernel's queue, open files, CodeDeploy's agent.
-# The user, the units and the socket come with the first bundle, and from nowhere else.
+# What a host of Amazon Linux 2023 needs before its first deployment: room in the kernel's queue, open files, CodeDeploy's
+# agent. The user, the units and the socket come with the first bundle, and from nowhere else.
 # cloud-init runs it once, as root; /var/log/cloud-init-output.log has what it said. A second run changes nothing. With
 # arguments it takes only those steps: `user-data.sh queue files settings`.
 set -eu
@@ -50,8 +50,9 @@ agent() {
   [ "$changes" = "$before" ] || systemctl restart codedeploy-agent
 }
 
-# Amazon publishes no signature of the installer, nor of the package that it fetches. What vouches for both is TLS, to
-# Amazon's own bucket of this region.
+# `latest` is agent 1.8, whose source the stand-in of our tests is held against; `latestv2` would be its rewrite. Amazon
+# publishes no signature of the installer, nor of the package that it fetches: what vouches for both is TLS, to Amazon's own
+# bucket of this region.
 install_agent() {
   dnf -q -y install ruby
   region=$(metadata placement/region)

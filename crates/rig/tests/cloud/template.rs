@@ -1,21 +1,18 @@
-//! What `aws/template.yml` promises. That it is a template at all is cfn-lint's to say (`.ci/lint`).
-
-use std::{fs, path::PathBuf};
+//! `aws/template.yml`.
 
 use serde_json::Value;
 
-fn file(name: &str) -> String {
-    let path: PathBuf = rig::workspace().join("crates/rig/aws").join(name);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
-}
+use crate::{file, yaml};
+
+const PATH: &str = "crates/rig/aws/template.yml";
 
 fn template() -> Value {
-    serde_saphyr::from_str(&file("template.yml")).unwrap()
+    yaml(PATH)
 }
 
 /// Each statement that allows something, of roles' rights, with the comment above it.
 fn statements() -> Vec<(Value, String)> {
-    let text = file("template.yml");
+    let text = file(PATH);
     let template = template();
     let roles = template["Resources"].as_object().unwrap().values().filter(|one| one["Type"] == "AWS::IAM::Role");
     let policies = roles.flat_map(|role| role["Properties"]["Policies"].as_array().unwrap());
@@ -127,7 +124,7 @@ fn a_host_answers_no_question_for_its_credentials_without_a_token() {
 #[test]
 fn the_user_data_is_the_script_word_for_word() {
     let data = template()["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]["UserData"].clone();
-    let script = file("user-data.sh");
+    let script = file("crates/rig/aws/user-data.sh");
     assert_eq!(
         data["Fn::Base64"].as_str(),
         Some(&*script),

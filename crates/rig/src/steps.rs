@@ -445,13 +445,20 @@ impl Stage {
     /// How the first `releasectl boot` after that point of the journal ended, where that was not well: systemd says so, after
     /// what it said itself.
     fn boot_after(&self, cursor: &str) -> Option<Ran> {
-        let command =
-            format!("journalctl --sync; journalctl -q --after-cursor='{cursor}' -o cat -t systemd -t releasectl");
+        let command = format!(
+            "journalctl --sync; journalctl -q --after-cursor='{cursor}' -o short-unix -t systemd -t releasectl"
+        );
         let journal = self.0.host.run(&command).output;
-        let (said, end) = journal.split_once("app.service: Main process exited, code=")?;
+        let (_, end) = journal.split_once("app.service: Main process exited, code=")?;
         let (how, status) = end.split_once(", status=")?;
         let status: i32 = status.split('/').next()?.parse().ok()?;
-        Some(Ran { code: if how == "exited" { status } else { 128 + status }, output: said.to_owned() })
+        // Of the first one alone, and by who said it: what systemd says meanwhile may come before or after.
+        let said: Vec<_> =
+            journal.lines().filter_map(|line| line.split_once(" releasectl[")?.1.split_once("]: ")).collect();
+        let first = said.first().map(|(pid, _)| *pid);
+        let said = said.iter().filter(|(pid, _)| Some(*pid) == first).map(|(_, line)| *line);
+        let said = said.collect::<Vec<_>>().join("\n");
+        Some(Ran { code: if how == "exited" { status } else { 128 + status }, output: said })
     }
 
     /// Whether the command that a trial is about did what it is for.

@@ -22,6 +22,22 @@ bundle LABEL='':
 ship *ARGS:
     @cargo ship {{ ARGS }}
 
+# Upload a bundle of this commit to an S3 bucket and register it with CodeDeploy; its last line is the revision
+push BUCKET *ARGS:
+    @cargo codedeploy push {{ quote(BUCKET) }} {{ ARGS }}
+
+# Deploy the revision that was pushed last to a deployment group and watch it, or another one: `--revision s3://BUCKET/KEY`
+deploy GROUP *ARGS:
+    @cargo codedeploy deploy {{ quote(GROUP) }} {{ ARGS }}
+
+# Stop what is being deployed to a deployment group, and deploy the revision before; again, and it goes further back
+rollback GROUP *ARGS:
+    @cargo codedeploy rollback {{ quote(GROUP) }} {{ ARGS }}
+
+# Watch a deployment that goes on
+watch ID *ARGS:
+    @cargo codedeploy watch {{ quote(ID) }} {{ ARGS }}
+
 # What CI checks before the tests: format, lints, scripts, patches, documentation, template, workflows
 check:
     cargo fmt --all --check

@@ -57,6 +57,14 @@ pub fn make(workspace: &Path, label: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The bundle that was given, or one of this checkout.
+///
+/// # Errors
+/// As [`make`].
+pub fn given_or_made(given: Option<PathBuf>) -> Result<PathBuf> {
+    given.map_or_else(|| make(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), LABEL), Ok)
+}
+
 impl Contents {
     /// Static binaries of the workspace, its units, its hooks and its appspec.
     ///

@@ -132,6 +132,9 @@ pub enum Error {
         /// What it printed on standard error, or how it ended.
         output: String,
     },
+    /// AWS, or its command line, refused what was asked first: nothing was changed.
+    #[error("{0}")]
+    Aws(String),
     /// A release did not do what was asked of it; the text says what it did and what is serving now.
     #[error("{0}")]
     Release(String),

@@ -20,6 +20,8 @@ pub mod boot;
 pub mod bundle;
 pub mod cli;
 mod closing;
+#[cfg(feature = "bundle")]
+pub mod codedeploy;
 pub mod doctor;
 mod draft;
 pub mod effect;

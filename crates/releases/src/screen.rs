@@ -15,15 +15,22 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 const WIDE: usize = 200;
 /// Of a line of somebody else's making, in columns.
 const LONGEST: usize = 300;
+/// How often a line that turns does so.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// The terminal's last line. There is one terminal, so there is one of it; where there is none it is not seen.
 static LAST: LazyLock<ProgressBar> = LazyLock::new(|| {
-    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}").unwrap_or(ProgressStyle::default_spinner());
-    let last = ProgressBar::new_spinner().with_style(style);
+    let last = spinner();
     // Until something is being done, there is nothing to show.
     last.finish_and_clear();
     last
 });
+
+/// A line that turns, and counts.
+pub(crate) fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}").unwrap_or(ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style)
+}
 
 /// Prints lines. A reader that has gone away must not stop a deployment in the middle.
 pub fn say(lines: &str) {
@@ -37,8 +44,14 @@ pub(crate) fn show_doing(what: &str) {
     if !LAST.is_hidden() {
         LAST.reset();
         LAST.set_message(what.to_owned());
-        LAST.enable_steady_tick(Duration::from_millis(100));
+        LAST.enable_steady_tick(TICK);
     }
+}
+
+/// A thing that was done, and how long it took.
+#[cfg(feature = "bundle")]
+pub(crate) fn step(name: &str, took: Duration, what: &str) -> String {
+    cut(&format!("  {name:<19} {:>6.1} s  {what}", took.as_secs_f64()), columns()).trim_end().to_owned()
 }
 
 /// Nothing more is being done.

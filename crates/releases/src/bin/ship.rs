@@ -1,9 +1,6 @@
 //! `ship HOST...`: deploys a bundle, or goes back, on hosts that ssh reaches.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use releases::{
@@ -48,12 +45,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let shipment = if cli.rollback { Shipment::rollback() } else { Shipment::read(&bundle(cli.bundle)?)? };
+    let shipment =
+        if cli.rollback { Shipment::rollback() } else { Shipment::read(&bundle::given_or_made(cli.bundle)?)? };
     let interrupt = Interrupt::heed().map_err(|error| Error::Release(format!("cannot heed ^C: {error}")))?;
     ship::ship(&shipment, &Ssh { config: cli.ssh_config, interrupt }, &cli.hosts)
-}
-
-fn bundle(given: Option<PathBuf>) -> Result<PathBuf> {
-    let make = || bundle::make(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), bundle::LABEL);
-    given.map_or_else(make, Ok)
 }

@@ -11,7 +11,7 @@ use super::{Shipment, Ssh};
 use crate::{
     Error, Result,
     id::hex,
-    screen::{columns, cut, printable, say, show_doing, show_done},
+    screen::{printable, say, show_doing, show_done, step},
     store::SHIPS,
 };
 
@@ -128,10 +128,6 @@ impl Log<'_> {
             }
         }
     }
-}
-
-fn step(name: &str, took: Duration, what: &str) -> String {
-    cut(&format!("  {name:<17} {:>6.1} s  {what}", took.as_secs_f64()), columns()).trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -1,0 +1,71 @@
+//! The AWS CLI, as the user has it: profile, region and login are its own business.
+
+use std::{
+    io::ErrorKind,
+    process::{Command, Output, Stdio},
+};
+
+use serde::de::DeserializeOwned;
+
+use super::refusal;
+use crate::{Error, Result};
+
+/// What is asked of AWS.
+#[derive(Debug)]
+pub struct Request {
+    service: &'static str,
+    operation: &'static str,
+    options: Vec<String>,
+}
+
+impl Request {
+    /// Without options, of version 1 of the CLI or 2.
+    pub fn new(service: &'static str, operation: &'static str) -> Self {
+        Self { service, operation, options: Vec::new() }
+    }
+
+    /// An option with its value, in one word: a value that begins with a dash is none of its own.
+    pub fn with(mut self, option: &str, value: impl std::fmt::Display) -> Self {
+        self.options.push(format!("--{option}={value}"));
+        self
+    }
+
+    /// One without a value, or further values of the last one.
+    pub fn words<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        self.options.extend(words.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Asks, and reads the answer.
+    ///
+    /// # Errors
+    /// [`Error::Aws`]: one line that says why not, and what to do.
+    pub fn send<T: DeserializeOwned>(&self) -> Result<T> {
+        let mut command = Command::new("aws");
+        command.args([self.service, self.operation]).args(&self.options).args(["--output", "json"]);
+        // A question of its own, for a second factor say, goes to the terminal.
+        command.env("AWS_PAGER", "").env("AWS_CLI_AUTO_PROMPT", "off").stderr(Stdio::piped()).stdout(Stdio::piped());
+        match command.output() {
+            Ok(output) => self.read(&output),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Aws(
+                "the AWS CLI is not installed (no `aws` on the PATH): https://aws.amazon.com/cli".to_owned(),
+            )),
+            Err(error) => Err(self.failed(&error.to_string())),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, output: &Output) -> Result<T> {
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(self.failed(&refusal::explain(&said, output.status)));
+        }
+        // Some answers are nothing.
+        let text = String::from_utf8_lossy(&output.stdout);
+        let text = if text.trim().is_empty() { "null" } else { &text };
+        serde_json::from_str(text).map_err(|error| self.failed(&format!("its answer is not understood: {error}")))
+    }
+
+    fn failed(&self, why: &str) -> Error {
+        Error::Aws(format!("aws {} {}: {why}", self.service, self.operation))
+    }
+}

@@ -1,0 +1,156 @@
+//! Watching a deployment that CodeDeploy does.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::{
+    aws::Request,
+    board::Board,
+    interrupt::Interrupt,
+    record::{Deployment, Host, Status},
+    refusal::hints,
+};
+use crate::{
+    Error, Result,
+    screen::{printable, say},
+};
+
+/// Three requests or so each time; CodeDeploy itself counts in seconds.
+const POLL: Duration = Duration::from_secs(2);
+/// The most hosts that AWS tells of at once.
+const MOST_HOSTS: usize = 25;
+
+/// Somebody who watches, until a signal comes or the time is over.
+#[derive(Debug)]
+pub struct Watcher {
+    interrupt: Interrupt,
+    began: Instant,
+    limit: Option<Duration>,
+}
+
+impl Watcher {
+    /// Begins now; without a limit for as long as it takes.
+    ///
+    /// # Errors
+    /// Where signals cannot be caught.
+    pub fn begin(limit: Option<Duration>) -> Result<Self> {
+        Ok(Self { interrupt: Interrupt::catch()?, began: Instant::now(), limit })
+    }
+
+    /// Watches a deployment to its end, which must be a good one.
+    ///
+    /// # Errors
+    /// [`Error::Release`] where it is not, or was not seen.
+    pub fn see(&self, id: &str) -> Result<()> {
+        let (deployment, hosts) = self.see_end(id)?;
+        if deployment.status == Status::Succeeded {
+            say(&format!("{id} has succeeded: {} on {} hosts", deployment.revision, hosts.len()));
+            return Ok(());
+        }
+        Err(Error::Release(failure(&deployment, &hosts)))
+    }
+
+    /// The same, whatever its end is.
+    pub fn see_end(&self, id: &str) -> Result<(Deployment, Vec<Host>)> {
+        let mut board = Board::default();
+        loop {
+            let (deployment, hosts) = look(id).map_err(|error| self.lost(id, &error))?;
+            board.update(&hosts);
+            if deployment.status.is_final() {
+                return Ok((deployment, hosts));
+            }
+            if self.interrupt.comes_within(self.pause()) {
+                return Err(goes_on(id, "interrupted"));
+            }
+            if let Some(limit) = self.limit.filter(|limit| self.began.elapsed() >= *limit) {
+                return Err(goes_on(id, &format!("{} after {} s", deployment.status, limit.as_secs())));
+            }
+        }
+    }
+
+    /// Whether the user wants no more of it.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupt.came()
+    }
+
+    fn pause(&self) -> Duration {
+        self.limit.map_or(POLL, |limit| POLL.min(limit.saturating_sub(self.began.elapsed())))
+    }
+
+    /// Ctrl-C in a terminal is for the AWS CLI as well, which fails then.
+    fn lost(&self, id: &str, error: &Error) -> Error {
+        goes_on(id, &if self.is_interrupted() { "interrupted".to_owned() } else { error.to_string() })
+    }
+}
+
+fn goes_on(id: &str, why: &str) -> Error {
+    Error::Release(format!("{why}\nthe deployment {id} goes on; {}", hints(id)))
+}
+
+/// The deployment first: where it has ended, so have its hosts.
+fn look(id: &str) -> Result<(Deployment, Vec<Host>)> {
+    let deployment = look_up(id)?;
+    let hosts = if deployment.status.has_begun() { hosts(id)? } else { Vec::new() };
+    Ok((deployment, hosts))
+}
+
+/// What CodeDeploy has on record of it.
+pub fn look_up(id: &str) -> Result<Deployment> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        deployment_info: Deployment,
+    }
+    let answer: Answer = Request::new("deploy", "get-deployment").with("deployment-id", id).send()?;
+    Ok(answer.deployment_info)
+}
+
+fn hosts(id: &str) -> Result<Vec<Host>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Ids {
+        #[serde(default)]
+        target_ids: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        deployment_targets: Vec<Target>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Target {
+        instance_target: Option<Host>,
+    }
+    let mut ids = Request::new("deploy", "list-deployment-targets").with("deployment-id", id).send::<Ids>()?.target_ids;
+    ids.sort();
+    let mut hosts = Vec::new();
+    for ids in ids.chunks(MOST_HOSTS) {
+        let request = Request::new("deploy", "batch-get-deployment-targets").with("deployment-id", id);
+        let answer: Answer =
+            request.words(["--target-ids"].into_iter().chain(ids.iter().map(String::as_str))).send()?;
+        hosts.extend(answer.deployment_targets.into_iter().filter_map(|target| target.instance_target));
+    }
+    Ok(hosts)
+}
+
+/// Why, where, and whether CodeDeploy goes back by itself.
+fn failure(deployment: &Deployment, hosts: &[Host]) -> String {
+    let Deployment { deployment_id: id, status, error_information: told, rollback_info, .. } = deployment;
+    let mut text = format!("{id}: {status}");
+    if let Some(message) = &told.message {
+        text += &format!(": {} ({})", printable(message), told.code.as_deref().unwrap_or("no code"));
+    }
+    let of = |status: Status| {
+        let ids: Vec<_> =
+            hosts.iter().filter(|host| host.status == status).map(|host| host.target_id.as_str()).collect();
+        (!ids.is_empty()).then(|| format!("{status}: {}", ids.join(" ")))
+    };
+    let told: Vec<_> = [Status::Succeeded, Status::Failed, Status::Skipped].into_iter().filter_map(of).collect();
+    text += &format!("\n{}", told.join("; "));
+    if let Some(back) = &rollback_info.rollback_deployment_id {
+        text += &format!("\nCodeDeploy goes back by itself, by {back}; {}", hints(back));
+    }
+    text.trim_end().to_owned()
+}

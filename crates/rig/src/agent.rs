@@ -59,7 +59,12 @@ impl<'a> Agent<'a> {
 
     /// Unpacks a bundle and runs its events; the first that fails ends the deployment.
     pub fn deploy(&mut self, bundle: &[u8]) -> Deployment {
-        self.roll_out(Revision::Bundle(bundle))
+        self.deploy_and_tell(bundle, |_, _| {})
+    }
+
+    /// The same, and `tell` is told of each event before it: what the deployment did so far, and the event's name.
+    pub fn deploy_and_tell(&mut self, bundle: &[u8], tell: impl FnMut(&Deployment, &'static str)) -> Deployment {
+        self.roll_out(Revision::Bundle(bundle), tell)
     }
 
     /// What version 2.1 calls a RESTART: the last revision that was installed, under a new id, from the copy on the host; or
@@ -67,7 +72,7 @@ impl<'a> Agent<'a> {
     pub fn restart(&mut self, bundle: &[u8]) -> Deployment {
         let last = record::last_installed(self.host, &self.settings.group);
         let copy = last.filter(|folder| self.host.path(&format!("{folder}/{}", record::ARCHIVE)).is_dir());
-        self.roll_out(copy.as_deref().map_or(Revision::Bundle(bundle), Revision::Copy))
+        self.roll_out(copy.as_deref().map_or(Revision::Bundle(bundle), Revision::Copy), |_, _| {})
     }
 
     /// The incidents that have not come to pass: a deployment in which they were to has shown nothing.
@@ -75,11 +80,12 @@ impl<'a> Agent<'a> {
         self.settings.incidents.missed()
     }
 
-    fn roll_out(&mut self, revision: Revision<'_>) -> Deployment {
+    fn roll_out(&mut self, revision: Revision<'_>, mut tell: impl FnMut(&Deployment, &'static str)) -> Deployment {
         service::start(self.host);
         let place = Place::fresh(&self.settings.group);
         let mut deployment = Deployment { id: place.id.clone(), events: Vec::new() };
         for event in lifecycle::all(self.settings.traffic) {
+            tell(&deployment, event.name());
             deployment.events.push(self.execute(event, &place, revision));
             if !deployment.succeeded() {
                 break;

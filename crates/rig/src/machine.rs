@@ -48,13 +48,26 @@ fn prepare_now() -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("installing {}", missing.join(" "));
-    let installed =
-        apt(&["update", "-q"]) && apt(&[&["install", "-q", "-y", "--no-install-recommends"], &missing[..]].concat());
+    install(&missing)?;
     match self::missing() {
-        still if installed && still.is_empty() => Ok(()),
-        still => Err(format!("the rig needs these packages, and apt-get did not install them: {}", still.join(" "))),
+        still if still.is_empty() => Ok(()),
+        still => Err(not_installed(&still)),
     }
+}
+
+/// Installs packages.
+///
+/// # Errors
+/// One line, where apt-get does not.
+pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
+    eprintln!("installing {}", packages.join(" "));
+    let installed =
+        apt(&["update", "-q"]) && apt(&[&["install", "-q", "-y", "--no-install-recommends"], packages].concat());
+    if installed { Ok(()) } else { Err(not_installed(packages)) }
+}
+
+fn not_installed(packages: &[&str]) -> String {
+    format!("the rig needs these packages, and apt-get did not install them: {}", packages.join(" "))
 }
 
 /// The packages' archives, downloaded and not installed: what is unpacked in a host changes nothing here. Once per checkout.

@@ -19,7 +19,13 @@ const CODES: [(&[&str], &str); 11] = [
     ),
     (&["ExpiredToken", "ExpiredTokenException", "RequestExpired"], LOG_IN),
     (
-        &["InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch"],
+        &[
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+            "UnrecognizedClientException",
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
+        ],
         "AWS does not take these credentials; `aws configure list` says where they come from",
     ),
     (&["ApplicationDoesNotExistException"], "give --application NAME; `aws deploy list-applications` lists yours"),

@@ -6,7 +6,6 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
 };
 
 use releases::bundle::Bundle;
@@ -17,22 +16,11 @@ use tempfile::TempDir;
 use crate::{
     bundles::{bake, contents, damaged, good, script},
     deploy::{assert_converged, status},
+    programs::program,
 };
 
 /// What a ship has on a host while it is under way.
 const UNDER_WAY: &str = "ls /opt/app-ship; systemctl list-units --all --plain --no-legend 'ship-*'";
-
-/// The program, built once.
-fn program() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "-q", "-p", "releases", "--features", "bundle", "--bin", "ship"]);
-        assert!(build.current_dir(rig::workspace()).status().unwrap().success());
-        // Beside the folder that this test is in.
-        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("ship")
-    })
-}
 
 /// A bundle in a file, and who ships it.
 struct Shipper {
@@ -52,7 +40,7 @@ impl Shipper {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(program("ship"));
         command.arg("--ssh-config").arg(self.client.config()).args(words).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -1,0 +1,165 @@
+//! What CodeDeploy keeps: revisions, deployments, and what each host did; as it tells them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::agent::{Deployment, Event, Status};
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// By application, the oldest first.
+    pub revisions: Vec<(String, Value)>,
+    pub deployments: Vec<Record>,
+}
+
+/// A deployment.
+#[derive(Debug)]
+pub struct Record {
+    pub id: String,
+    /// What CreateDeployment was asked with.
+    pub asked: Value,
+    pub status: &'static str,
+    pub creator: &'static str,
+    /// Whether it is to end before the next host.
+    pub stops: bool,
+    pub hosts: Vec<Target>,
+    created: f64,
+    ended: Option<f64>,
+}
+
+/// A host, in one deployment.
+#[derive(Debug)]
+pub struct Target {
+    pub name: String,
+    pub status: &'static str,
+    events: Vec<Value>,
+    began: f64,
+}
+
+/// In seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}
+
+impl Ledger {
+    pub fn deployment(&mut self, id: &str) -> Option<&mut Record> {
+        self.deployments.iter_mut().find(|record| record.id == id)
+    }
+
+    /// The one that is under way for the group that is asked about.
+    pub fn running<'a>(&'a self, asked: &'a Value) -> Option<&'a Record> {
+        self.of_group(asked).find(|record| record.ended.is_none())
+    }
+
+    pub fn of_group<'a>(&'a self, asked: &'a Value) -> impl DoubleEndedIterator<Item = &'a Record> {
+        let is_its = |record: &&Record| {
+            ["applicationName", "deploymentGroupName"].iter().all(|field| record.asked[field] == asked[field])
+        };
+        self.deployments.iter().filter(is_its)
+    }
+}
+
+impl Record {
+    pub fn new(id: &str, asked: &Value, hosts: impl Iterator<Item = String>) -> Self {
+        let target = |name| Target { name, status: "Pending", events: Vec::new(), began: 0.0 };
+        Self {
+            id: id.to_owned(),
+            asked: asked.clone(),
+            status: "Created",
+            creator: "user",
+            stops: false,
+            hosts: hosts.map(target).collect(),
+            created: now(),
+            ended: None,
+        }
+    }
+
+    /// What was not begun is not done.
+    pub fn end(&mut self, status: &'static str) {
+        self.status = status;
+        self.ended = Some(now());
+        self.hosts.iter_mut().filter(|host| host.status == "Pending").for_each(|host| host.status = "Skipped");
+    }
+
+    /// As GetDeployment tells it.
+    pub fn info(&self) -> Value {
+        let mut info = json!({
+            "deploymentId": self.id, "status": self.status, "createTime": self.created, "creator": self.creator,
+        });
+        for field in ["applicationName", "deploymentGroupName", "revision", "description"] {
+            info[field] = self.asked[field].clone();
+        }
+        if let Some(ended) = self.ended {
+            info["completeTime"] = ended.into();
+        }
+        // In the words of AWS.
+        if self.status == "Failed" {
+            info["errorInformation"] = json!({
+                "code": "HEALTH_CONSTRAINTS",
+                "message": "The overall deployment failed because too many individual instances failed deployment, too few \
+                    healthy instances are available for deployment, or some instances in your deployment group are \
+                    experiencing problems.",
+            });
+        }
+        info
+    }
+}
+
+impl Target {
+    /// What it did so far, and what it does now.
+    pub fn does(&mut self, deployment: &Deployment, event: &str) {
+        if self.status == "Pending" {
+            (self.status, self.began) = ("InProgress", now());
+        }
+        self.did(deployment);
+        self.events.push(json!({"lifecycleEventName": event, "status": "InProgress", "startTime": now()}));
+    }
+
+    pub fn ended(&mut self, deployment: &Deployment) {
+        self.did(deployment);
+        self.status = if deployment.succeeded() { "Succeeded" } else { "Failed" };
+    }
+
+    fn did(&mut self, deployment: &Deployment) {
+        let mut took = Duration::ZERO;
+        self.events = deployment
+            .events
+            .iter()
+            .map(|event| {
+                let start = self.began + took.as_secs_f64();
+                took += event.duration;
+                told(event, start)
+            })
+            .collect();
+    }
+
+    /// As BatchGetDeploymentTargets tells it.
+    pub fn info(&self, deployment: &str) -> Value {
+        json!({"deploymentTargetType": "InstanceTarget", "instanceTarget": {
+            "deploymentId": deployment, "targetId": self.name, "status": self.status, "lifecycleEvents": self.events,
+        }})
+    }
+}
+
+fn told(event: &Event, start: f64) -> Value {
+    let (status, failure) = match &event.status {
+        Status::Succeeded => ("Succeeded", None),
+        Status::Failed(failure) => ("Failed", Some(failure)),
+        Status::Ignored(failure) => ("Succeeded", Some(failure)),
+    };
+    let diagnostics = failure.map_or_else(
+        || json!({"errorCode": "Success", "scriptName": "", "message": "Succeeded", "logTail": ""}),
+        |failure| {
+            json!({
+                "errorCode": format!("{:?}", failure.code), "scriptName": failure.script, "message": failure.message,
+                "logTail": event.tail(),
+            })
+        },
+    );
+    json!({
+        "lifecycleEventName": event.name, "status": status, "startTime": start,
+        "endTime": start + event.duration.as_secs_f64(), "diagnostics": diagnostics,
+    })
+}

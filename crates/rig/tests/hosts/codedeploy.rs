@@ -1,0 +1,244 @@
+//! `just push`, `just deploy` and `just rollback`, by the AWS CLI: moto for what it knows of AWS, and for the rest a stand-in for
+//! CodeDeploy's service that really deploys to hosts.
+
+mod refusals;
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use releases::bundle::Bundle;
+use rig::{
+    Host,
+    codedeploy::{Account, Endpoint},
+    host::Ran,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{
+    bundles::{bake, contents, damaged, good},
+    deploy::assert_converged,
+    programs::program,
+};
+
+const BUCKET: &str = "releases";
+
+/// An application `app` with a group `web`, a bucket, and a user of them.
+struct User {
+    endpoint: Endpoint,
+    account: Arc<Account>,
+    folder: TempDir,
+}
+
+impl User {
+    fn of(hosts: &[(&str, &Arc<Host>)]) -> Self {
+        let account = Arc::new(Account::open());
+        let endpoint = Endpoint::start(&account, hosts);
+        account.aws(&[
+            "s3api",
+            "create-bucket",
+            "--bucket",
+            BUCKET,
+            "--create-bucket-configuration",
+            "LocationConstraint=eu-central-1",
+        ]);
+        account.aws(&["deploy", "create-application", "--application-name", "app"]);
+        let role = "arn:aws:iam::123456789012:role/codedeploy";
+        account.aws(&[
+            "deploy",
+            "create-deployment-group",
+            "--application-name",
+            "app",
+            "--deployment-group-name",
+            "web",
+            "--service-role-arn",
+            role,
+        ]);
+        Self { endpoint, account, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, archive: &[u8], name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, archive).unwrap();
+        path
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.account.command(&program("codedeploy"));
+        command.env("AWS_ENDPOINT_URL_CODEDEPLOY", self.endpoint.url()).args(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Ran {
+        self.command(words).output().unwrap().into()
+    }
+
+    #[track_caller]
+    fn succeeds(&self, words: &[&str]) -> String {
+        let ran = self.run(words);
+        assert_eq!(ran.code, 0, "{words:?}: {}", ran.output);
+        ran.output
+    }
+
+    #[track_caller]
+    fn pushes(&self, bundle: &Bundle) -> String {
+        let file = self.file(&bundle.archive, &format!("{}.tgz", bundle.id));
+        self.succeeds(&["push", BUCKET, "--bundle", file.to_str().unwrap()])
+    }
+
+    /// What is not there is no success: one line, and exit code 2.
+    #[track_caller]
+    fn is_refused(&self, words: &[&str], told: &[&str]) {
+        assert_refused(&self.run(words), told);
+    }
+
+    /// Begins, and returns once a line of it has `word`, with what it said until then.
+    fn begin(&self, words: &[&str], word: &str) -> (Child, String) {
+        let mut child = self.command(words).spawn().unwrap();
+        let (mut said, mut lines) = (String::new(), BufReader::new(child.stdout.take().unwrap()));
+        while !said.contains(word) {
+            assert!(lines.read_line(&mut said).unwrap() > 0, "{word}: {said}");
+        }
+        // The rest is short, and may be read at its end.
+        child.stdout = Some(lines.into_inner());
+        (child, said)
+    }
+}
+
+#[track_caller]
+fn assert_refused(ran: &Ran, told: &[&str]) {
+    assert!(ran.code == 2 && ran.output.lines().count() == 1, "{}: {}", ran.code, ran.output);
+    for words in told {
+        assert!(ran.output.contains(words), "{words}: {}", ran.output);
+    }
+}
+
+fn interrupt(child: Child) -> Ran {
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+/// The id of the deployment that it began.
+fn id(said: &str) -> &str {
+    said.lines().find_map(|line| line.strip_prefix("deployment ")).unwrap_or_else(|| panic!("no deployment: {said}"))
+}
+
+/// A bundle that host `two` refuses as soon as it has the file `/root/refuse`, with its words.
+fn refused(label: &str) -> Bundle {
+    let mut contents = contents();
+    let hook = String::from_utf8(contents.get("hooks/application-start").unwrap().to_vec()).unwrap();
+    let refuse = "#!/bin/sh\n[ ! -e /root/refuse ] || { echo no database; exit 3; }\n";
+    contents.put("hooks/application-start", 0o755, hook.replacen("#!/bin/sh\n", refuse, 1).as_bytes());
+    contents.pack(label).unwrap()
+}
+
+fn slow(label: &str) -> Bundle {
+    let mut contents = contents();
+    bake(&mut contents, 5);
+    contents.pack(label).unwrap()
+}
+
+fn two_hosts() -> (Arc<Host>, Arc<Host>) {
+    (Arc::new(Host::boot()), Arc::new(Host::boot()))
+}
+
+#[test]
+fn what_is_pushed_is_deployed_to_each_host_and_gone_back_from() {
+    let (one, two) = two_hosts();
+    let user = User::of(&[("i-one", &one), ("i-two", &two)]);
+    let bundles = ["first", "second", "third"].map(good);
+    for bundle in &bundles {
+        user.pushes(bundle);
+        let said = user.succeeds(&["deploy", "web"]);
+        for words in ["i-one", "i-two", "Succeeded", "has succeeded", bundle.id.as_str()] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+    // Once more, and it goes further back.
+    for back in [&bundles[1], &bundles[0]] {
+        let said = user.succeeds(&["rollback", "web"]);
+        assert!(said.contains(&format!("back to s3://{BUCKET}/app-{}.tgz", back.id)), "{said}");
+        for host in [&one, &two] {
+            assert_converged(host, back.id.as_str());
+        }
+    }
+    user.is_refused(&["rollback", "web"], &["none of its last 50 deployments", "--revision"]);
+    // By name.
+    user.succeeds(&["deploy", "web", "--revision", &format!("app-{}.tgz", bundles[1].id)]);
+    assert_converged(&two, bundles[1].id.as_str());
+}
+
+#[test]
+fn a_host_that_fails_shows_its_event_code_and_last_lines_and_a_rollback_brings_all_back() {
+    let (one, two) = two_hosts();
+    let user = User::of(&[("i-one", &one), ("i-two", &two)]);
+    let (before, bad) = (good("before"), refused("bad"));
+    user.pushes(&before);
+    user.succeeds(&["deploy", "web"]);
+    user.pushes(&bad);
+    two.succeed("touch /root/refuse");
+    let ran = user.run(&["deploy", "web"]);
+    assert_eq!(ran.code, 1, "{}", ran.output);
+    for words in [
+        "ApplicationStart: ScriptFailed: ",
+        "  | [stdout]no database",
+        "HEALTH_CONSTRAINTS",
+        "Succeeded: i-one; Failed: i-two",
+    ] {
+        assert!(ran.output.contains(words), "{words}: {}", ran.output);
+    }
+    assert_converged(&one, bad.id.as_str());
+    user.succeeds(&["rollback", "web"]);
+    for host in [&one, &two] {
+        assert_converged(host, before.id.as_str());
+    }
+}
+
+#[test]
+fn ctrl_c_and_a_time_limit_end_the_watching_and_the_deployment_goes_on() {
+    let host = Arc::new(Host::boot());
+    let user = User::of(&[("i-one", &host)]);
+    let bundle = slow("slow");
+    user.pushes(&bundle);
+    let (deploys, said) = user.begin(&["deploy", "web"], "InProgress");
+    let id = id(&said);
+    let ran = interrupt(deploys);
+    let hints = [
+        &format!("the deployment {id} goes on"),
+        &format!("`just watch {id}`"),
+        &format!("stop-deployment --deployment-id {id}"),
+    ];
+    assert!(ran.code == 1 && ran.output.contains("interrupted"), "{}: {}", ran.code, ran.output);
+    assert!(hints.iter().all(|hint| ran.output.contains(*hint)), "{}", ran.output);
+    user.is_refused(&["deploy", "web"], &["already has an active Deployment", hints[1], hints[2]]);
+    let ran = user.run(&["watch", id, "--time-limit", "1"]);
+    assert!(ran.code == 1 && ran.output.contains("InProgress after 1 s"), "{}", ran.output);
+    assert!(hints.iter().all(|hint| ran.output.contains(*hint)), "{}", ran.output);
+    user.succeeds(&["watch", id]);
+    assert_converged(&host, bundle.id.as_str());
+}
+
+#[test]
+fn a_rollback_stops_what_is_under_way_and_the_other_host_never_gets_it() {
+    let (one, two) = two_hosts();
+    let user = User::of(&[("i-one", &one), ("i-two", &two)]);
+    let (before, next) = (good("before"), slow("next"));
+    user.pushes(&before);
+    user.succeeds(&["deploy", "web"]);
+    user.pushes(&next);
+    let (deploys, said) = user.begin(&["deploy", "web"], "i-one               InProgress");
+    let said_of_it = user.succeeds(&["rollback", "web"]);
+    assert!(said_of_it.contains(&format!("stopping {}", id(&said))), "{said_of_it}");
+    let ran = Ran::from(deploys.wait_with_output().unwrap());
+    assert!(ran.code == 1 && ran.output.contains("Stopped"), "{}", ran.output);
+    for host in [&one, &two] {
+        assert_converged(host, before.id.as_str());
+    }
+    let history = two.succeed("releasectl history --json");
+    assert!(!history.contains(next.id.as_str()), "{history}");
+}

@@ -66,7 +66,11 @@ impl Group {
             return Err(Error::Aws("interrupted before a deployment was made".to_owned()));
         }
         let what = if kind == Kind::Rollback { record::ROLLBACK } else { "deploy" };
-        let request = self.request("create-deployment").with("revision", revision.json());
+        let mut request = self.request("create-deployment").with("revision", revision.json());
+        if kind == Kind::Rollback {
+            // An alarm that the bad release has set off must not stop the way back from it.
+            request = request.with("override-alarm-configuration", "enabled=false");
+        }
         let answer = request.with("description", format!("{what}: {revision}")).send::<Answer>();
         let id = answer.map_err(|error| if watcher.is_interrupted() { self.unknown() } else { error })?.deployment_id;
         say(&format!("deployment {id}"));

@@ -109,6 +109,6 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Deploy { on, revision } => codedeploy::deploy(&on.group(), revision.as_deref(), &on.within.watcher()?),
         Verb::Rollback(on) => codedeploy::rollback(&on.group(), &on.within.watcher()?),
-        Verb::Watch { deployment, within } => within.watcher()?.see(&deployment),
+        Verb::Watch { deployment, within } => codedeploy::watch(&deployment, &within.watcher()?),
     }
 }

@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
-    bundles::{bake, contents, damaged, good},
+    bundles::{contents, damaged, good},
     deploy::assert_converged,
     programs::program,
 };
@@ -112,9 +112,10 @@ impl User {
 
 #[track_caller]
 fn assert_refused(ran: &Ran, told: &[&str]) {
-    assert!(ran.code == 2 && ran.output.lines().count() == 1, "{}: {}", ran.code, ran.output);
+    let last = ran.output.lines().last().unwrap_or_default();
+    assert!(ran.code == 2 && last.starts_with("codedeploy: "), "{}: {}", ran.code, ran.output);
     for words in told {
-        assert!(ran.output.contains(words), "{words}: {}", ran.output);
+        assert!(last.contains(words), "{words}: {}", ran.output);
     }
 }
 
@@ -137,10 +138,18 @@ fn refused(label: &str) -> Bundle {
     contents.pack(label).unwrap()
 }
 
-fn slow(label: &str) -> Bundle {
+/// A bundle whose validation does not begin before the host has the file `/root/go`.
+fn waiting(label: &str) -> Bundle {
     let mut contents = contents();
-    bake(&mut contents, 5);
+    let hook = String::from_utf8(contents.get("hooks/validate-service").unwrap().to_vec()).unwrap();
+    let wait = "#!/bin/sh\nuntil [ -e /root/go ]; do sleep 0.1; done\n";
+    contents.put("hooks/validate-service", 0o755, hook.replacen("#!/bin/sh\n", wait, 1).as_bytes());
     contents.pack(label).unwrap()
+}
+
+/// Lets it go on.
+fn go(host: &Host) {
+    host.succeed("touch /root/go");
 }
 
 fn two_hosts() -> (Arc<Host>, Arc<Host>) {
@@ -203,7 +212,7 @@ fn a_host_that_fails_shows_its_event_code_and_last_lines_and_a_rollback_brings_a
 fn ctrl_c_and_a_time_limit_end_the_watching_and_the_deployment_goes_on() {
     let host = Arc::new(Host::boot());
     let user = User::of(&[("i-one", &host)]);
-    let bundle = slow("slow");
+    let bundle = waiting("slow");
     user.pushes(&bundle);
     let (deploys, said) = user.begin(&["deploy", "web"], "InProgress");
     let id = id(&said);
@@ -219,6 +228,7 @@ fn ctrl_c_and_a_time_limit_end_the_watching_and_the_deployment_goes_on() {
     let ran = user.run(&["watch", id, "--time-limit", "1"]);
     assert!(ran.code == 1 && ran.output.contains("InProgress after 1 s"), "{}", ran.output);
     assert!(hints.iter().all(|hint| ran.output.contains(*hint)), "{}", ran.output);
+    go(&host);
     user.succeeds(&["watch", id]);
     assert_converged(&host, bundle.id.as_str());
 }
@@ -227,13 +237,17 @@ fn ctrl_c_and_a_time_limit_end_the_watching_and_the_deployment_goes_on() {
 fn a_rollback_stops_what_is_under_way_and_the_other_host_never_gets_it() {
     let (one, two) = two_hosts();
     let user = User::of(&[("i-one", &one), ("i-two", &two)]);
-    let (before, next) = (good("before"), slow("next"));
+    let (before, next) = (good("before"), waiting("next"));
     user.pushes(&before);
     user.succeeds(&["deploy", "web"]);
     user.pushes(&next);
     let (deploys, said) = user.begin(&["deploy", "web"], "i-one               InProgress");
-    let said_of_it = user.succeeds(&["rollback", "web"]);
+    // It tells of hosts once CodeDeploy has been asked to stop.
+    let (goes_back, said_of_it) = user.begin(&["rollback", "web"], "InProgress");
     assert!(said_of_it.contains(&format!("stopping {}", id(&said))), "{said_of_it}");
+    go(&one);
+    let ran = Ran::from(goes_back.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.output);
     let ran = Ran::from(deploys.wait_with_output().unwrap());
     assert!(ran.code == 1 && ran.output.contains("Stopped"), "{}", ran.output);
     for host in [&one, &two] {

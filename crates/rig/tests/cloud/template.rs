@@ -142,3 +142,39 @@ fn only_one_environment_of_one_repository_gets_the_workflows_role() {
     let subject = &condition["StringEquals"]["token.actions.githubusercontent.com:sub"];
     assert_eq!(subject, "repo:${Repository}:environment:${Environment}");
 }
+
+/// In the words of README.md.
+#[test]
+fn an_alarm_is_on_after_two_minutes_or_five_failures_in_one() {
+    let template = template();
+    let alarm = |name: &str| template["Resources"][name]["Properties"].clone();
+    for name in ["HostAlarm", "UnhealthyAlarm"] {
+        assert_eq!((&alarm(name)["Period"], &alarm(name)["EvaluationPeriods"]), (&60.into(), &2.into()), "{name}");
+    }
+    let failures = alarm("FailureAlarm");
+    assert_eq!((&failures["EvaluationPeriods"], &failures["Threshold"]), (&1.into(), &"Failures".into()));
+    assert_eq!(template["Parameters"]["Failures"]["Default"], 5);
+}
+
+#[test]
+fn revisions_are_private_encrypted_and_versioned_and_none_expires_by_age() {
+    let bucket = template()["Resources"]["Bucket"]["Properties"].clone();
+    let closed = bucket["PublicAccessBlockConfiguration"].as_object().unwrap();
+    assert!(closed.len() == 4 && closed.values().all(|is_closed| is_closed == true), "{closed:?}");
+    assert_eq!(bucket["VersioningConfiguration"]["Status"], "Enabled");
+    assert!(bucket.get("BucketEncryption").is_some());
+    for rule in bucket["LifecycleConfiguration"]["Rules"].as_array().unwrap() {
+        assert!(["ExpirationInDays", "ExpirationDate"].iter().all(|expires| rule.get(expires).is_none()), "{rule}");
+    }
+}
+
+#[test]
+fn a_host_is_reached_on_port_80_and_reaches_others_on_443() {
+    let group = template()["Resources"]["SecurityGroup"]["Properties"].clone();
+    let ports = |way: &str| -> Vec<_> {
+        let rules = group[way].as_array().unwrap().iter();
+        rules.map(|rule| (rule["FromPort"].as_u64(), rule["ToPort"].as_u64())).collect()
+    };
+    assert_eq!(ports("SecurityGroupIngress"), [(Some(80), Some(80))]);
+    assert_eq!(ports("SecurityGroupEgress"), [(Some(443), Some(443)); 2]);
+}

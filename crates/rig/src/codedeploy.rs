@@ -50,6 +50,11 @@ impl Endpoint {
         Self { address, service, is_over, serves: Some(serves) }
     }
 
+    /// From here on an alarm of each group is on: what heeds it is stopped before its next host.
+    pub fn alarm(&self) {
+        self.service.alarm();
+    }
+
     /// For `AWS_ENDPOINT_URL_CODEDEPLOY`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

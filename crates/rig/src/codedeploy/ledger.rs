@@ -6,12 +6,22 @@ use serde_json::{Value, json};
 
 use crate::agent::{Deployment, Event, Status};
 
+/// In the words of AWS.
+const FAILED: (&str, &str) = (
+    "HEALTH_CONSTRAINTS",
+    "The overall deployment failed because too many individual instances failed deployment, too few healthy instances are \
+     available for deployment, or some instances in your deployment group are experiencing problems.",
+);
+const STOPPED_BY_ALARM: (&str, &str) = ("ALARM_ACTIVE", "One or more alarms have been activated");
+
 /// All of it.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// By application, the oldest first.
     pub revisions: Vec<(String, Value)>,
     pub deployments: Vec<Record>,
+    /// Whether an alarm of each group is on.
+    pub alarm: bool,
 }
 
 /// A deployment.
@@ -21,7 +31,6 @@ pub struct Record {
     /// What CreateDeployment was asked with.
     pub asked: Value,
     pub status: &'static str,
-    pub creator: &'static str,
     /// Whether it is to end before the next host.
     pub stops: bool,
     pub hosts: Vec<Target>,
@@ -68,12 +77,16 @@ impl Record {
             id: id.to_owned(),
             asked: asked.clone(),
             status: "Created",
-            creator: "user",
             stops: false,
             hosts: hosts.map(target).collect(),
             created: now(),
             ended: None,
         }
+    }
+
+    /// Whether it is to be stopped where an alarm of the group is on.
+    pub fn heeds_alarms(&self) -> bool {
+        self.asked["overrideAlarmConfiguration"]["enabled"] != false
     }
 
     /// What was not begun is not done.
@@ -86,7 +99,7 @@ impl Record {
     /// As GetDeployment tells it.
     pub fn info(&self) -> Value {
         let mut info = json!({
-            "deploymentId": self.id, "status": self.status, "createTime": self.created, "creator": self.creator,
+            "deploymentId": self.id, "status": self.status, "createTime": self.created, "creator": "user",
         });
         for field in ["applicationName", "deploymentGroupName", "revision", "description"] {
             info[field] = self.asked[field].clone();
@@ -94,14 +107,13 @@ impl Record {
         if let Some(ended) = self.ended {
             info["completeTime"] = ended.into();
         }
-        // In the words of AWS.
-        if self.status == "Failed" {
-            info["errorInformation"] = json!({
-                "code": "HEALTH_CONSTRAINTS",
-                "message": "The overall deployment failed because too many individual instances failed deployment, too few \
-                    healthy instances are available for deployment, or some instances in your deployment group are \
-                    experiencing problems.",
-            });
+        let error = match self.status {
+            "Failed" => Some(FAILED),
+            "Stopped" if !self.stops => Some(STOPPED_BY_ALARM),
+            _ => None,
+        };
+        if let Some((code, message)) = error {
+            info["errorInformation"] = json!({"code": code, "message": message});
         }
         info
     }

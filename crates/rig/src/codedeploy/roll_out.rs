@@ -19,7 +19,7 @@ pub struct RollOut {
 }
 
 impl RollOut {
-    /// To one host after the other, until one fails, or it is stopped.
+    /// To one host after the other, until one fails, or it is stopped, by somebody or an alarm.
     pub fn run(&self) {
         let revision = self.record(|record| {
             record.status = "InProgress";
@@ -27,7 +27,8 @@ impl RollOut {
         });
         let bundle = self.fetch(&revision);
         for (at, (_, host)) in self.hosts.iter().enumerate() {
-            if self.record(|record| record.stops) {
+            let alarm = self.ledger().alarm;
+            if self.record(|record| record.stops || alarm && record.heeds_alarms()) {
                 return self.record(|record| record.end("Stopped"));
             }
             if !self.deploy(at, host, &bundle) {

@@ -39,6 +39,10 @@ impl Service {
         }
     }
 
+    pub fn alarm(&self) {
+        self.ledger().alarm = true;
+    }
+
     pub fn answer(&self, request: &Request) -> Answer {
         let asked = &request.body;
         match request.operation.as_str() {

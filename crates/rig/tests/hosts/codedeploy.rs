@@ -6,7 +6,7 @@ mod refusals;
 use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::Arc,
 };
 
@@ -38,15 +38,7 @@ impl User {
     fn of(hosts: &[(&str, &Arc<Host>)]) -> Self {
         let account = Arc::new(Account::open());
         let endpoint = Endpoint::start(&account, hosts);
-        account.aws(&[
-            "s3api",
-            "create-bucket",
-            "--bucket",
-            BUCKET,
-            "--create-bucket-configuration",
-            "LocationConstraint=eu-central-1",
-        ]);
-        account.aws(&["deploy", "create-application", "--application-name", "app"]);
+        bucket_and_application(&account);
         let role = "arn:aws:iam::123456789012:role/codedeploy";
         account.aws(&[
             "deploy",
@@ -91,10 +83,15 @@ impl User {
         self.succeeds(&["push", BUCKET, "--bundle", file.to_str().unwrap()])
     }
 
-    /// What is not there is no success: one line, and exit code 2.
+    #[track_caller]
+    fn brings(&self, bundle: &Bundle) {
+        self.pushes(bundle);
+        self.succeeds(&["deploy", "web"]);
+    }
+
     #[track_caller]
     fn is_refused(&self, words: &[&str], told: &[&str]) {
-        assert_refused(&self.run(words), told);
+        assert_refused(&self.command(words).output().unwrap(), told);
     }
 
     /// Begins, and returns once a line of it has `word`, with what it said until then.
@@ -110,13 +107,20 @@ impl User {
     }
 }
 
+/// One line on standard error, whatever was announced before, and exit code 2.
 #[track_caller]
-fn assert_refused(ran: &Ran, told: &[&str]) {
-    let last = ran.output.lines().last().unwrap_or_default();
-    assert!(ran.code == 2 && last.starts_with("codedeploy: "), "{}: {}", ran.code, ran.output);
+fn assert_refused(output: &Output, told: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.lines().count() == 1, "{}: {said}", output.status);
     for words in told {
-        assert!(last.contains(words), "{words}: {}", ran.output);
+        assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+fn bucket_and_application(account: &Account) {
+    let place = "LocationConstraint=eu-central-1";
+    account.aws(&["s3api", "create-bucket", "--bucket", BUCKET, "--create-bucket-configuration", place]);
+    account.aws(&["deploy", "create-application", "--application-name", "app"]);
 }
 
 fn interrupt(child: Child) -> Ran {
@@ -152,14 +156,15 @@ fn go(host: &Host) {
     host.succeed("touch /root/go");
 }
 
-fn two_hosts() -> (Arc<Host>, Arc<Host>) {
-    (Arc::new(Host::boot()), Arc::new(Host::boot()))
+fn two_hosts() -> (Arc<Host>, Arc<Host>, User) {
+    let [one, two] = [(); 2].map(|()| Arc::new(Host::boot()));
+    let user = User::of(&[("i-one", &one), ("i-two", &two)]);
+    (one, two, user)
 }
 
 #[test]
 fn what_is_pushed_is_deployed_to_each_host_and_gone_back_from() {
-    let (one, two) = two_hosts();
-    let user = User::of(&[("i-one", &one), ("i-two", &two)]);
+    let (one, two, user) = two_hosts();
     let bundles = ["first", "second", "third"].map(good);
     for bundle in &bundles {
         user.pushes(bundle);
@@ -184,11 +189,9 @@ fn what_is_pushed_is_deployed_to_each_host_and_gone_back_from() {
 
 #[test]
 fn a_host_that_fails_shows_its_event_code_and_last_lines_and_a_rollback_brings_all_back() {
-    let (one, two) = two_hosts();
-    let user = User::of(&[("i-one", &one), ("i-two", &two)]);
+    let (one, two, user) = two_hosts();
     let (before, bad) = (good("before"), refused("bad"));
-    user.pushes(&before);
-    user.succeeds(&["deploy", "web"]);
+    user.brings(&before);
     user.pushes(&bad);
     two.succeed("touch /root/refuse");
     let ran = user.run(&["deploy", "web"]);
@@ -235,11 +238,9 @@ fn ctrl_c_and_a_time_limit_end_the_watching_and_the_deployment_goes_on() {
 
 #[test]
 fn a_rollback_stops_what_is_under_way_and_the_other_host_never_gets_it() {
-    let (one, two) = two_hosts();
-    let user = User::of(&[("i-one", &one), ("i-two", &two)]);
+    let (one, two, user) = two_hosts();
     let (before, next) = (good("before"), waiting("next"));
-    user.pushes(&before);
-    user.succeeds(&["deploy", "web"]);
+    user.brings(&before);
     user.pushes(&next);
     let (deploys, said) = user.begin(&["deploy", "web"], "i-one               InProgress");
     // It tells of hosts once CodeDeploy has been asked to stop.
@@ -255,4 +256,41 @@ fn a_rollback_stops_what_is_under_way_and_the_other_host_never_gets_it() {
     }
     let history = two.succeed("releasectl history --json");
     assert!(!history.contains(next.id.as_str()), "{history}");
+}
+
+#[test]
+fn a_rollback_that_is_under_way_is_joined() {
+    let host = Arc::new(Host::boot());
+    let user = User::of(&[("i-one", &host)]);
+    let before = waiting("before");
+    go(&host);
+    user.brings(&before);
+    user.brings(&good("next"));
+    host.succeed("rm /root/go");
+    let (first, said) = user.begin(&["rollback", "web"], "InProgress");
+    let (second, joined) = user.begin(&["rollback", "web"], "InProgress");
+    assert!(joined.contains(&format!("{} goes back to", id(&said))), "{joined}");
+    go(&host);
+    for child in [first, second] {
+        let ran = Ran::from(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.output);
+    }
+    assert_converged(&host, before.id.as_str());
+}
+
+#[test]
+fn an_alarm_stops_a_deployment_and_no_rollback() {
+    let host = Arc::new(Host::boot());
+    let user = User::of(&[("i-one", &host)]);
+    let bundles = ["before", "now", "next"].map(good);
+    user.brings(&bundles[0]);
+    user.brings(&bundles[1]);
+    user.endpoint.alarm();
+    user.pushes(&bundles[2]);
+    let ran = user.run(&["deploy", "web"]);
+    assert!(ran.code == 1 && ran.output.contains("ALARM_ACTIVE"), "{}: {}", ran.code, ran.output);
+    assert_converged(&host, bundles[1].id.as_str());
+    user.succeeds(&["rollback", "web"]);
+    user.succeeds(&["rollback", "web"]);
+    assert_converged(&host, bundles[0].id.as_str());
 }

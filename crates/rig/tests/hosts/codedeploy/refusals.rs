@@ -62,7 +62,7 @@ fn who_has_no_credentials_region_or_cli_is_told_so() {
         for name in names {
             command.env_remove(name);
         }
-        Ran::from(command.output().unwrap())
+        command.output().unwrap()
     };
     assert_refused(
         &without(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]),
@@ -70,9 +70,9 @@ fn who_has_no_credentials_region_or_cli_is_told_so() {
     );
     assert_refused(&without(&["AWS_DEFAULT_REGION"]), &["must specify a region", "AWS_DEFAULT_REGION"]);
     let profile = user.command(&["deploy", "web"]).env("AWS_PROFILE", "other").output().unwrap();
-    assert_refused(&profile.into(), &["other", "list-profiles"]);
+    assert_refused(&profile, &["other", "list-profiles"]);
     let no_cli = user.command(&["deploy", "web"]).env("PATH", user.folder.path()).output().unwrap();
-    assert_refused(&no_cli.into(), &["the AWS CLI is not installed"]);
+    assert_refused(&no_cli, &["the AWS CLI is not installed"]);
 }
 
 /// moto's own checks, of a user of its own without a policy.
@@ -81,24 +81,16 @@ fn who_has_no_right_to_it_is_told_so() {
     // Two that make the user, and two that make what it may not use.
     let account = Arc::new(Account::strict_after(4));
     let endpoint = Endpoint::start(&account, &[]);
-    account.aws(&[
-        "s3api",
-        "create-bucket",
-        "--bucket",
-        BUCKET,
-        "--create-bucket-configuration",
-        "LocationConstraint=eu-central-1",
-    ]);
-    account.aws(&["deploy", "create-application", "--application-name", "app"]);
+    bucket_and_application(&account);
     account.aws(&["iam", "create-user", "--user-name", "guest"]);
     let made = account.aws(&["iam", "create-access-key", "--user-name", "guest"]);
     let key: serde_json::Value = serde_json::from_slice(&made).unwrap();
     let text = |name: &str| key["AccessKey"][name].as_str().unwrap().to_owned();
     let (id, secret) = (text("AccessKeyId"), text("SecretAccessKey"));
     let user = User { endpoint, account, folder: tempfile::tempdir().unwrap() };
-    let run = |words: &[&str], secret: &str| -> Ran {
+    let run = |words: &[&str], secret: &str| {
         let mut command = user.command(words);
-        command.env("AWS_ACCESS_KEY_ID", &id).env("AWS_SECRET_ACCESS_KEY", secret).output().unwrap().into()
+        command.env("AWS_ACCESS_KEY_ID", &id).env("AWS_SECRET_ACCESS_KEY", secret).output().unwrap()
     };
     let file = user.file(&good("one").archive, "one.tgz");
     let push = ["push", BUCKET, "--bundle", file.to_str().unwrap()];

@@ -9,7 +9,6 @@
 mod aws;
 mod board;
 mod group;
-mod interrupt;
 mod record;
 mod refusal;
 mod revision;

@@ -33,6 +33,8 @@ pub mod host;
 pub mod id;
 pub mod install;
 pub mod instance;
+#[cfg(feature = "bundle")]
+pub mod interrupt;
 mod ledger;
 mod listener;
 pub mod manifest;

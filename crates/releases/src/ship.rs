@@ -10,12 +10,10 @@
     reason = "it runs where bundles are made, and changes hosts through their own tools"
 )]
 
-mod interrupt;
 mod remote;
 mod shipment;
 mod voyage;
 
-pub use interrupt::Interrupt;
 pub use remote::Ssh;
 pub use shipment::Shipment;
 

@@ -4,9 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use releases::{
-    Error, Result, bundle,
+    Result, bundle,
+    interrupt::Interrupt,
     screen::without_controls,
-    ship::{self, Interrupt, Shipment, Ssh},
+    ship::{self, Shipment, Ssh},
 };
 
 /// Copies a bundle to hosts over ssh and deploys it there, one host after the other; the first that fails is the last
@@ -47,6 +48,6 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     let shipment =
         if cli.rollback { Shipment::rollback() } else { Shipment::read(&bundle::given_or_made(cli.bundle)?)? };
-    let interrupt = Interrupt::heed().map_err(|error| Error::Release(format!("cannot heed ^C: {error}")))?;
+    let interrupt = Interrupt::heed()?;
     ship::ship(&shipment, &Ssh { config: cli.ssh_config, interrupt }, &cli.hosts)
 }

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use super::{
     aws::Request,
     board::Board,
-    interrupt::Interrupt,
     record::{Deployment, Host, Status},
     refusal::hints,
 };
 use crate::{
     Error, Result,
+    interrupt::Interrupt,
     screen::{printable, say},
 };
 
@@ -35,7 +35,7 @@ impl Watcher {
     /// # Errors
     /// Where signals cannot be caught.
     pub fn begin(limit: Option<Duration>) -> Result<Self> {
-        Ok(Self { interrupt: Interrupt::catch()?, began: Instant::now(), limit })
+        Ok(Self { interrupt: Interrupt::heed()?, began: Instant::now(), limit })
     }
 
     /// Watches a deployment to its end, which must be a good one.

@@ -9,10 +9,9 @@ use std::{
 
 use crate::{
     Error, Result,
+    interrupt::Interrupt,
     screen::{cut, printable},
 };
-
-use super::Interrupt;
 
 /// Becomes root where the user is not, and leaves with this where that is refused.
 const GATE: &str =

@@ -242,6 +242,19 @@ fn names_something(line: &str) -> bool {
     line.contains(" /") || line.contains(" ./") || line.contains('`') || line.split_whitespace().any(is_release)
 }
 
+/// How the first `releasectl boot` of a journal ended, where systemd says that it was not well; and what that one said.
+fn first_boot(journal: &str) -> Option<Ran> {
+    let (_, end) = journal.split_once("app.service: Main process exited, code=")?;
+    let (how, status) = end.split_once(", status=")?;
+    let status: i32 = status.split('/').next()?.parse().ok()?;
+    // By who said it: what systemd says meanwhile may come before or after.
+    let said: Vec<_> =
+        journal.lines().filter_map(|line| line.split_once(" releasectl[")?.1.split_once("]: ")).collect();
+    let first = said.first().map(|(pid, _)| *pid);
+    let said: Vec<_> = said.iter().filter(|(pid, _)| Some(*pid) == first).map(|(_, line)| *line).collect();
+    Some(Ran { code: if how == "exited" { status } else { 128 + status }, output: said.join("\n") })
+}
+
 /// A client that comes when nobody serves, and waits so many seconds at most until somebody does.
 fn knock(seconds: u32) -> String {
     let until_settled = format!("until {SETTLED}; do sleep 0.01; done");
@@ -448,17 +461,7 @@ impl Stage {
         let command = format!(
             "journalctl --sync; journalctl -q --after-cursor='{cursor}' -o short-unix -t systemd -t releasectl"
         );
-        let journal = self.0.host.run(&command).output;
-        let (_, end) = journal.split_once("app.service: Main process exited, code=")?;
-        let (how, status) = end.split_once(", status=")?;
-        let status: i32 = status.split('/').next()?.parse().ok()?;
-        // Of the first one alone, and by who said it: what systemd says meanwhile may come before or after.
-        let said: Vec<_> =
-            journal.lines().filter_map(|line| line.split_once(" releasectl[")?.1.split_once("]: ")).collect();
-        let first = said.first().map(|(pid, _)| *pid);
-        let said = said.iter().filter(|(pid, _)| Some(*pid) == first).map(|(_, line)| *line);
-        let said = said.collect::<Vec<_>>().join("\n");
-        Some(Ran { code: if how == "exited" { status } else { 128 + status }, output: said })
+        first_boot(&self.0.host.run(&command).output)
     }
 
     /// Whether the command that a trial is about did what it is for.
@@ -538,6 +541,21 @@ impl Verb {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_boot_that_failed_its_own_words_are_read_wherever_systemds_come() {
+        let journal = "1.0 h releasectl[7]: verify\n1.1 h releasectl[7]: releasectl: cannot read /opt/app\n\
+            1.2 h systemd[1]: Starting app.service...\n\
+            1.3 h systemd[1]: app.service: Main process exited, code=exited, status=1/FAILURE\n\
+            1.4 h releasectl[9]: serving now\n";
+        let ran = first_boot(journal).unwrap();
+        assert_eq!((ran.code, ran.output.as_str()), (1, "verify\nreleasectl: cannot read /opt/app"));
+        assert_eq!(
+            first_boot(&journal.replace("exited, status=1/FAILURE", "killed, status=9/KILL")).unwrap().code,
+            137
+        );
+        assert!(first_boot("1.0 h releasectl[7]: serving now\n").is_none(), "it ended well");
+    }
 
     #[test]
     fn a_line_that_helps_names_a_path_a_command_or_a_release() {

@@ -16,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let router = router::router(config::Config::from_env()?);
     let socket = ListenFd::from_env().take_tcp_listener(0)?;
-    let socket = socket.map_or_else(|| std::net::TcpListener::bind("127.0.0.1:8080"), Ok)?;
+    let address = std::env::var("APP_LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+    let socket = socket.map_or_else(|| std::net::TcpListener::bind(address), Ok)?;
     socket.set_nonblocking(true)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let listener = tokio::net::TcpListener::from_std(socket)?;

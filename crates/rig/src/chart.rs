@@ -1,4 +1,4 @@
-//! The demo's report for people: one page that needs nothing else.
+//! A report for people: one page that needs nothing else.
 
 use std::fmt::Write;
 
@@ -24,27 +24,62 @@ h2 small { font-weight: 400; color: #667 } svg { width: 100%; height: auto; disp
 @media (prefers-color-scheme: dark) { body { color: #dde3ec; background: #14181f } .grid { stroke: #2a313c }
   .band { fill: #35507a } .middle { fill: #8db4f2 } text, h2 small { fill: #98a2b3; color: #98a2b3 } }";
 
+/// What happened in one run, and how the clients fared.
+pub(crate) struct Chapter<'a> {
+    pub title: &'a str,
+    pub activations: &'a [Activation],
+    pub reports: &'a [Report],
+}
+
 /// Latency over time, a panel for each kind of client, the activations marked.
 pub(crate) fn page(activations: &[Activation], reports: &[Report]) -> String {
-    let all = || reports.iter().flat_map(|report| &report.requests);
-    let from = all().map(|request| request.span.from).min().unwrap_or_default().as_secs_f64();
-    let until = all().map(|request| request.span.until).max().unwrap_or_default().as_secs_f64();
-    let x = |seconds: f64| (seconds - from) / (until - from).max(f64::EPSILON) * WIDTH;
-    let lost: u64 = reports.iter().map(Report::lost).sum();
-    let (count, sent) = (activations.len(), reports.iter().map(Report::sent).sum::<u64>());
-    let verdict = if lost == 0 { "good" } else { "bad" };
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{sent} requests, {lost} lost</title>\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<style>{STYLE}</style>\n\
-         <h1>{sent} requests over {count} activations, <span class=\"{verdict}\">{lost} lost</span></h1>\n\
-         <p>Time from left to right, {:.0} s; latency upwards, each line ten times the one below. Dark: the median of each \
-         moment; light: up to its longest. Orange lines: a release was activated. Red: a request was lost.</p>\n",
-        until - from
-    );
-    for report in reports {
-        panel(&mut page, report, activations, &x).expect("a string can be written to");
+    let chapter = Chapter { title: "", activations, reports };
+    let (sent, lost) = chapter.counts();
+    let mut page = head(&format!("{sent} requests, {lost} lost"));
+    chapter.write(&mut page).expect("a string can be written to");
+    page
+}
+
+/// The same of several runs, one below the other.
+pub(crate) fn chapters(title: &str, chapters: &[Chapter<'_>]) -> String {
+    let mut page = head(title);
+    for chapter in chapters {
+        chapter.write(&mut page).expect("a string can be written to");
     }
     page
+}
+
+impl Chapter<'_> {
+    /// How many requests were begun, and how many of them lost.
+    fn counts(&self) -> (u64, u64) {
+        (self.reports.iter().map(Report::sent).sum(), self.reports.iter().map(Report::lost).sum())
+    }
+
+    fn write(&self, page: &mut String) -> std::fmt::Result {
+        let Self { title, activations, reports } = self;
+        let all = || reports.iter().flat_map(|report| &report.requests);
+        let from = all().map(|request| request.span.from).min().unwrap_or_default().as_secs_f64();
+        let until = all().map(|request| request.span.until).max().unwrap_or_default().as_secs_f64();
+        let x = |seconds: f64| (seconds - from) / (until - from).max(f64::EPSILON) * WIDTH;
+        let ((sent, lost), count) = (self.counts(), activations.len());
+        let verdict = if lost == 0 { "good" } else { "bad" };
+        let colon = if title.is_empty() { "" } else { ": " };
+        writeln!(
+            page,
+            "<h1>{title}{colon}{sent} requests over {count} activations, <span class=\"{verdict}\">{lost} lost</span></h1>\n\
+             <p>Time from left to right, {:.0} s; latency upwards, each line ten times the one below. Dark: the median of each \
+             moment; light: up to its longest. Orange lines: a release was activated. Red: a request was lost.</p>",
+            until - from
+        )?;
+        reports.iter().try_for_each(|report| panel(page, report, activations, &x))
+    }
+}
+
+fn head(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<style>{STYLE}</style>\n"
+    )
 }
 
 fn panel(page: &mut String, report: &Report, activations: &[Activation], x: &impl Fn(f64) -> f64) -> std::fmt::Result {

@@ -109,7 +109,7 @@ impl Campaign {
                 host.succeed("releasectl rollback");
                 ("rollback", &first.id)
             };
-            let activation = Activation { what, release: release.clone(), span: Span::since(began) };
+            let activation = Activation { what: what.to_owned(), release: release.clone(), span: Span::since(began) };
             host.assert_serving(release.as_str());
             each(n, &activation);
             activations.push(activation);

@@ -9,7 +9,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
@@ -100,6 +100,23 @@ impl Host {
         // Out of the folder that this process happens to be in.
         let output = self.command("sh").args(["-c", &format!("cd /; {command}")]).output();
         Ran::from(output.expect("nsenter starts"))
+    }
+
+    /// Puts the files of packages into it, without what they would do when they are installed. The machine gets nothing.
+    ///
+    /// # Panics
+    /// Where the packages are not to be had.
+    pub fn unpack(&self, packages: &[&str]) {
+        for archive in machine::downloaded(packages) {
+            let mut unpack = self.command("tar");
+            unpack.args(["-xp", "--keep-directory-symlink", "-C", "/"]).stdin(Stdio::piped());
+            let mut unpacks = unpack.spawn().expect("nsenter starts");
+            let to = unpacks.stdin.take().expect("piped");
+            let packed = Command::new("dpkg").arg("--fsys-tarfile").arg(&archive).stdout(to).status();
+            let ended = [packed, unpacks.wait()];
+            let are_well = ended.iter().all(|status| status.as_ref().is_ok_and(ExitStatus::success));
+            assert!(are_well, "{}: {ended:?}", archive.display());
+        }
     }
 
     /// Runs a command that must exit with 0, and returns what it printed.
@@ -242,8 +259,24 @@ impl Host {
     /// # Panics
     /// Where it does not come up.
     pub fn crash(&mut self) {
+        self.kill();
+        self.come_back();
+    }
+
+    /// Cuts it off at once, as a crash does. Until [`Self::come_back`] nothing may be asked of it.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn kill(&self) {
         let leader = i32::try_from(self.leader).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
         rustix::process::kill_process(leader, rustix::process::Signal::KILL).expect("the leader is ours");
+    }
+
+    /// Waits until it runs again after [`Self::kill`], on the same root.
+    ///
+    /// # Panics
+    /// Where it does not come up.
+    pub fn come_back(&mut self) {
         self.wait_for_end("ended ", "running");
     }
 

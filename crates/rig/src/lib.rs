@@ -12,6 +12,7 @@ pub mod codedeploy;
 pub mod crowd;
 pub mod demo;
 pub mod findings;
+pub mod fleet;
 pub mod host;
 pub mod load;
 pub mod lossless;

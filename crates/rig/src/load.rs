@@ -190,9 +190,12 @@ pub struct Load {
 impl Load {
     /// Starts `clients` clients of a host's port 80.
     pub fn start(host: &Host, mode: Mode, clients: usize) -> Self {
-        let leader = host.leader();
-        let address = "127.0.0.1:80".parse().expect("an address");
-        Self::spawn(move || enter_network(leader), address, mode, clients)
+        Self::start_in(host.leader(), "127.0.0.1:80".parse().expect("an address"), mode, clients)
+    }
+
+    /// Starts clients of any server that the network of a process reaches.
+    pub fn start_in(network: u32, address: SocketAddr, mode: Mode, clients: usize) -> Self {
+        Self::spawn(move || enter_network(network), address, mode, clients)
     }
 
     /// Starts clients of any server that this machine reaches.

@@ -229,7 +229,7 @@ impl Stage {
         self.activated += 1;
         let began = Instant::now();
         self.host.succeed(&format!("/root/{n}/bin/releasectl activate /root/{n}"));
-        Activation { what: "activation", release: self.bundles[n].id.clone(), span: Span::since(began) }
+        Activation { what: "activation".to_owned(), release: self.bundles[n].id.clone(), span: Span::since(began) }
     }
 
     /// These clients at once, without activations and with them, a row for each kind.

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use rig::{
-    Agent, Host, Mode, agent, bench, demo, findings,
+    Agent, Host, Mode, agent, bench, demo, findings, fleet,
     lossless::{self, Plan},
     machine, matrix, powercut,
     scenarios::{self, Pass},
@@ -88,6 +88,9 @@ enum Verb {
     },
     /// The whole story of one bundle on each system, Debian 11 to 13; the matrix goes into the README
     Systems,
+    /// Five hosts behind a balancer, deployed to as CodeDeploy goes over a fleet; exits with 1 if a request was lost that must not
+    /// be, or what it is held against does no worse
+    Fleet,
     /// Everything that CodeDeploy's agent may do to our bundle, under load; exits with 1 if anything was lost or unexpected
     Scenarios {
         /// One of each kind
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
         Verb::Powercut { cuts } => powercut::run(cuts).map(|found| findings::print(&found)),
         Verb::Soak { deployments } => soak::run(deployments),
         Verb::Systems => matrix::run(),
+        Verb::Fleet => fleet::run(),
         Verb::Demo => Ok(demo::run()),
         Verb::Scenarios { short, names } => scenarios::run(if short { Pass::Short } else { Pass::Whole }, &names),
         Verb::Agent { bundle, agent } => read(&bundle).map(|archive| deploy(&archive, agent)),

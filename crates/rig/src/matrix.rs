@@ -132,17 +132,18 @@ pub fn run() -> io::Result<bool> {
     faults.iter().for_each(|fault| println!("{fault}"));
     let is_good = faults.is_empty();
     if is_good {
-        put(&crate::workspace().join("README.md"), &matrix)?;
+        put(&crate::workspace().join("README.md"), MARKS, &matrix)?;
     }
     Ok(is_good)
 }
 
-fn put(path: &Path, matrix: &str) -> io::Result<()> {
+/// Puts a table between two lines of a file.
+pub(crate) fn put(path: &Path, [first, last]: [&str; 2], table: &str) -> io::Result<()> {
     let text = fs::read_to_string(path)?;
-    let parts = text.split_once(MARKS[0]).and_then(|(before, rest)| Some((before, rest.split_once(MARKS[1])?.1)));
-    let missing = || io::Error::other(format!("{} has no place for the matrix: {MARKS:?}", path.display()));
+    let parts = text.split_once(first).and_then(|(before, rest)| Some((before, rest.split_once(last)?.1)));
+    let missing = || io::Error::other(format!("{} has no place for the table: {first}{last}", path.display()));
     let (before, after) = parts.ok_or_else(missing)?;
-    fs::write(path, format!("{before}{}{matrix}{}{after}", MARKS[0], MARKS[1]))
+    fs::write(path, format!("{before}{first}{table}{last}{after}"))
 }
 
 struct Story<'a> {

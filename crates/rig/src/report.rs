@@ -64,8 +64,8 @@ impl Span {
 /// One change of the release that serves.
 #[derive(Debug)]
 pub struct Activation {
-    /// `deployment` or `rollback`.
-    pub what: &'static str,
+    /// `deployment` or `rollback`; of a fleet, how it is gone over, and the host.
+    pub what: String,
     /// What serves since.
     pub release: ReleaseId,
     /// How long the agent, or `releasectl`, was at it.

@@ -3,13 +3,13 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    path::PathBuf,
+    process::Command,
 };
 
 use tempfile::TempDir;
 
-use crate::{Host, machine};
+use crate::Host;
 
 /// Not installed on this machine, which would have it listen at its next boot.
 const PACKAGES: [&str; 3] = ["openssh-server", "libwrap0", "sudo"];
@@ -70,7 +70,7 @@ impl Client {
     }
 
     fn start_server(&self, host: &Host) {
-        machine::downloaded(&PACKAGES).iter().for_each(|archive| unpack(host, archive));
+        host.unpack(&PACKAGES);
         let key = fs::read_to_string(self.folder.path().join("key.pub")).expect("it was made");
         fs::write(host.path("/etc/ssh/rig_config"), SERVER).expect("the host takes it");
         fs::write(host.path("/etc/sudoers.d/deploy"), "deploy ALL=(root) NOPASSWD: ALL\n").expect("the host takes it");
@@ -95,19 +95,4 @@ impl Client {
         let file = File::options().append(true).create(true).open(self.folder.path().join(name));
         file.and_then(|mut file| file.write_all(text.as_bytes())).expect("the folder is ours");
     }
-}
-
-/// A package's files, without what it would do when it is installed.
-fn unpack(host: &Host, archive: &Path) {
-    let mut unpack = host.command("tar");
-    unpack.args(["-xp", "--keep-directory-symlink", "-C", "/"]).stdin(Stdio::piped());
-    let mut unpacks = unpack.spawn().expect("nsenter starts");
-    let to = unpacks.stdin.take().expect("piped");
-    let packed = Command::new("dpkg").arg("--fsys-tarfile").arg(archive).stdout(to).status();
-    let ended = [packed, unpacks.wait()];
-    assert!(
-        ended.iter().all(|status| status.as_ref().is_ok_and(ExitStatus::success)),
-        "{}: {ended:?}",
-        archive.display()
-    );
 }

@@ -1,0 +1,177 @@
+//! One run: clients at work, roll-outs meanwhile, and what the balancer says of its servers before and after.
+
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+use releases::ReleaseId;
+
+use super::{
+    Configuration, Fleet, Rollout, Row,
+    balancer::{Failure, Server},
+    name,
+};
+use crate::{
+    Load, Mode, Report,
+    report::{Activation, Span},
+};
+
+/// As many of each kind as two cores serve beside hosts that deploy.
+const CLIENTS: [(Mode, usize); 6] =
+    [(Mode::C1, 2), (Mode::C2, 1), (Mode::C3, 20), (Mode::C5, 10), (Mode::C6, 12), (Mode::C7, 12)];
+/// Before the first deployment and after the last: each client comes to its next request, and each connection to rest.
+const AROUND: Duration = Duration::from_secs(2);
+
+/// A run that has not ended.
+pub(super) struct Run<'a> {
+    pub fleet: &'a mut Fleet,
+    pub faults: Vec<String>,
+    loads: Vec<Load>,
+    before: BTreeMap<String, Server>,
+    failures_before: usize,
+    activations: Mutex<Vec<Activation>>,
+    took: Duration,
+    batches: Vec<String>,
+}
+
+/// What a run has come to, before it is judged.
+pub(super) struct Seen {
+    pub reports: Vec<Report>,
+    pub failures: Vec<Failure>,
+    pub downs: u64,
+    pub faults: Vec<String>,
+    activations: Vec<Activation>,
+    took: Duration,
+    batches: Vec<String>,
+    hosts: usize,
+}
+
+impl<'a> Run<'a> {
+    /// Sets the clients to work.
+    pub fn begin(fleet: &'a mut Fleet) -> Self {
+        let (before, failures_before) = (fleet.balancer.servers(), fleet.balancer.failures().len());
+        let (network, address) = (fleet.network.clients(), fleet.network.balancer());
+        let loads = CLIENTS.iter().map(|(mode, count)| Load::start_in(network, address, *mode, *count)).collect();
+        thread::sleep(AROUND);
+        let (faults, activations, batches) = (Vec::new(), Mutex::default(), Vec::new());
+        Self { fleet, faults, loads, before, failures_before, activations, took: Duration::ZERO, batches }
+    }
+
+    /// A deployment to these hosts, each by `deploy`.
+    pub fn roll_out(
+        &mut self,
+        configuration: Configuration,
+        hosts: &[u8],
+        release: &ReleaseId,
+        deploy: impl Fn(&Fleet, u8) -> Result<(), String> + Sync,
+    ) -> Rollout {
+        let began = Instant::now();
+        let (fleet, activations) = (&*self.fleet, &self.activations);
+        let rollout = configuration.roll_out(hosts, |n| {
+            let began = Instant::now();
+            let ended = deploy(fleet, n);
+            let what = format!("{configuration}, {}", name(n));
+            let activation = Activation { what, release: release.clone(), span: Span::since(began) };
+            activations.lock().expect("no deployment panics").push(activation);
+            ended
+        });
+        self.took += began.elapsed();
+        self.batches.push(rollout.sizes());
+        rollout
+    }
+
+    /// The same of what must succeed on every host.
+    pub fn succeed(
+        &mut self,
+        configuration: Configuration,
+        hosts: &[u8],
+        release: &ReleaseId,
+        deploy: impl Fn(&Fleet, u8) -> Result<(), String> + Sync,
+    ) {
+        let rollout = self.roll_out(configuration, hosts, release, deploy);
+        let failures = rollout.failures();
+        self.faults.extend(failures.iter().map(|(n, why)| format!("the deployment to {} failed: {why}", name(*n))));
+    }
+
+    /// It must be so.
+    pub fn must(&mut self, what: impl Into<String>, holds: bool) {
+        if !holds {
+            self.faults.push(format!("it must be that {}", what.into()));
+        }
+    }
+
+    /// Has the clients end what they have begun, and counts.
+    pub fn end(self) -> Seen {
+        thread::sleep(AROUND);
+        self.loads.iter().for_each(Load::halt);
+        let reports: Vec<_> = self.loads.into_iter().map(Load::stop).collect();
+        let activations = self.activations.into_inner().expect("no deployment panics");
+        let after = self.fleet.balancer.servers();
+        let mut faults = self.faults;
+        faults.extend(vacuous(&reports, &activations));
+        faults.extend(idle(&self.before, &after));
+        let downs = |servers: &BTreeMap<String, Server>| servers.values().map(|server| server.downs).sum::<u64>();
+        Seen {
+            downs: downs(&after) - downs(&self.before),
+            failures: self.fleet.balancer.failures().split_off(self.failures_before),
+            reports,
+            faults,
+            activations,
+            took: self.took,
+            batches: self.batches,
+            hosts: self.fleet.hosts.len(),
+        }
+    }
+}
+
+impl Seen {
+    /// Requests that were not answered as they should be.
+    pub fn lost(&self) -> u64 {
+        self.reports.iter().map(Report::lost).sum()
+    }
+
+    /// What of it a deployment must never do.
+    pub fn hurt(&self) -> Vec<String> {
+        let lost = self.reports.iter().filter(|report| report.lost() > 0);
+        let lost = lost.map(|report| format!("{}: {} lost", report.mode, report.losses()));
+        let failed =
+            self.failures.iter().map(|failure| format!("the balancer says of {}: {}", failure.server, failure.ended));
+        let downs = (self.downs > 0).then(|| format!("the balancer has marked a server down {} times", self.downs));
+        lost.chain(failed).chain(downs).collect()
+    }
+
+    /// The row, with what was wrong about it besides.
+    pub fn row(mut self, name: &str, faults: Vec<String>) -> Row {
+        self.faults.extend(faults);
+        Row {
+            name: name.to_owned(),
+            hosts: self.hosts,
+            took: self.took,
+            batches: self.batches.join(", then "),
+            downs: self.downs,
+            faults: self.faults,
+            activations: self.activations,
+            reports: self.reports,
+        }
+    }
+}
+
+/// The deployments at which a kind of client had nothing that could have been hurt.
+fn vacuous(reports: &[Report], activations: &[Activation]) -> Vec<String> {
+    let lacks = |activation: &Activation| -> Vec<String> {
+        let lack =
+            |report: &Report| Some(format!("{}: {}: {}", activation.what, report.mode, report.lacks(activation.span)?));
+        reports.iter().filter_map(lack).collect()
+    };
+    activations.iter().flat_map(lacks).collect()
+}
+
+/// The servers that no request was sent to.
+fn idle(before: &BTreeMap<String, Server>, after: &BTreeMap<String, Server>) -> Vec<String> {
+    let had = |name: &String| before.get(name).map_or(0, |server| server.requests);
+    let idle = after.iter().filter(|(name, server)| server.requests == had(name));
+    idle.map(|(name, _)| format!("{name} was sent no request")).collect()
+}

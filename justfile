@@ -42,7 +42,7 @@ watch ID *ARGS:
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    shellcheck hooks/* .ci/run .ci/lint crates/rig/tests/sabotage crates/releases/src/ship/*.sh crates/rig/aws/*.sh
+    shellcheck hooks/* .ci/run .ci/lint crates/rig/tests/sabotage crates/releases/src/ship/*.sh crates/rig/aws/*.sh crates/rig/src/fleet/stop-start/*.sh
     git apply --check crates/serve/tests/cures/*.patch
     git apply --check crates/rig/tests/defects/*.patch
     git apply --check crates/rig/tests/hosts/agent/breaks/*.patch
@@ -68,6 +68,12 @@ agent BUNDLE *ARGS:
 # each ends with a deployment that succeeds (root); `just scenarios --short` for one of each kind, `just scenarios zip` by name
 scenarios *ARGS:
     cargo run --quiet --package rig -- scenarios {{ ARGS }}
+
+# Five hosts behind HAProxy, deployed to as CodeDeploy's configurations go over a fleet, with a bad release, its rollback, and a
+# host lost in the middle; beside them hosts that are deregistered first, and hosts that stop and start; the table goes into
+# the README, latency over time into target/fleet/ (root, 6 min)
+fleet:
+    cargo run --quiet --package rig -- fleet
 
 # Cut the power at 200 moments of deployments and rollbacks: what was reported as done is there, whole, and the host comes up
 # and takes the next deployment (root, 5 min)

@@ -2,11 +2,15 @@
 //! of the balancer that notice everything.
 
 mod balancer;
+mod bundles;
+mod controls;
+mod lost;
 mod network;
 mod plays;
 mod rollout;
 mod row;
 mod run;
+mod seen;
 
 use std::{fs, io, path::Path, sync::Arc, thread};
 
@@ -19,8 +23,8 @@ use serde_json::json;
 
 use crate::{Agent, Host, chart, demo, matrix};
 use balancer::Balancer;
+use bundles::Bundles;
 use network::Network;
-use plays::Bundles;
 
 pub use rollout::{Configuration, Rollout};
 pub use row::Row;
@@ -51,17 +55,14 @@ impl Fleet {
     pub fn boot(hosts: u8, contents: &Contents) -> io::Result<Self> {
         let bundles = Bundles::of(contents)?;
         let last_good = Arc::new(bundles.next()?);
-        let (balancer, hosts) = thread::scope(|scope| {
-            let hosts: Vec<_> = (0..hosts).map(|_| scope.spawn(Host::boot)).collect();
-            let balancer = Balancer::install();
-            (balancer, hosts.into_iter().map(|host| host.join().expect("a host boots")).collect())
-        });
-        let fleet = Self { network: Network::within(balancer.leader()), hosts, balancer, bundles, last_good };
+        let balancer = Balancer::install();
+        let hosts = (0..hosts).map(|_| Host::boot()).collect();
+        let fleet = Self { hosts, network: Network::within(balancer.leader()), balancer, bundles, last_good };
         for n in fleet.numbers() {
             fleet.network.connect(n, fleet.host(n).leader());
         }
         fleet.for_each(|host| drop(Agent::new(host).deploy(&fleet.last_good.archive).expect_success()));
-        let servers: Vec<_> = fleet.numbers().map(|n| (name(n), fleet.network.host(n))).collect();
+        let servers: Vec<_> = fleet.numbers().into_iter().map(|n| (name(n), fleet.network.host(n))).collect();
         fleet.balancer.start(&servers);
         Ok(fleet)
     }
@@ -77,7 +78,7 @@ impl Fleet {
             rows.push(play(self)?);
             rows.last().into_iter().for_each(&tell);
         }
-        plays::compare(&mut rows);
+        controls::compare(&mut rows);
         Ok(rows)
     }
 
@@ -89,8 +90,8 @@ impl Fleet {
         plays::FEW.iter().map(|play| play(self)).collect()
     }
 
-    fn numbers(&self) -> std::ops::RangeInclusive<u8> {
-        1..=u8::try_from(self.hosts.len()).unwrap_or(u8::MAX)
+    fn numbers(&self) -> Vec<u8> {
+        (1..=u8::MAX).take(self.hosts.len()).collect()
     }
 
     fn host(&self, n: u8) -> &Host {
@@ -119,7 +120,7 @@ impl Fleet {
                 Err(error) => Some(format!("{}: {error}", name(n))),
             }
         };
-        self.numbers().filter_map(wrong).collect()
+        self.numbers().into_iter().filter_map(wrong).collect()
     }
 
     /// Whether a host has ever been brought this release.

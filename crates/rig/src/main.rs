@@ -128,7 +128,7 @@ fn main() -> ExitCode {
     }
     let is_good = match verb {
         Verb::Table { .. } => unreachable!("it needs no host"),
-        Verb::Prepare => rig::subject::contents().map(|_| true),
+        Verb::Prepare => rig::subject::contents().and_then(|_| Server::Stock.build()).map(|_| true),
         Verb::Bench => bench::run().map(|()| true),
         Verb::Lossless { soak: Some(minutes), .. } => Ok(lossless::soak(minutes)),
         Verb::Lossless { activations, modes, soak: None } => {

@@ -67,12 +67,6 @@ impl Network {
         run(self.home, &format!("ip link set {} down", cable(n)));
     }
 
-    /// Whether anything passes it.
-    pub fn reaches(&self, n: u8) -> bool {
-        let is_up = format!("ip -o link show dev {} up | grep -q .", cable(n));
-        shell(self.home, &is_up).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    }
-
     /// Runs `job` as a client would.
     pub fn as_a_client<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
         let clients = self.clients();

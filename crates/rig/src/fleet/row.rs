@@ -16,12 +16,15 @@ const HEAD: &str = "\
 pub struct Row {
     /// What was done.
     pub name: String,
+    /// What is said of it where nothing was wrong.
+    pub(super) verdict: String,
     pub(super) hosts: usize,
     /// How long the deployments took, without what came before, between and after them.
     pub(super) took: Duration,
     pub(super) batches: String,
     /// How often the balancer marked a server down.
     pub(super) downs: u64,
+    pub(super) failed_checks: u64,
     /// What was not as it must be.
     pub faults: Vec<String>,
     pub(super) activations: Vec<Activation>,
@@ -63,6 +66,7 @@ impl Row {
             "requests": self.sent(),
             "lost": self.lost(),
             "marked_down": self.downs,
+            "failed_health_checks": self.failed_checks,
             "faults": self.faults,
             "activations": self.activations.iter().map(activation).collect::<Vec<_>>(),
             "kinds": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
@@ -73,8 +77,8 @@ impl Row {
         Chapter { title: &self.name, activations: &self.activations, reports: &self.reports }
     }
 
-    fn verdict(&self) -> &'static str {
-        if self.is_good() { "as it must be" } else { "**not as it must be**" }
+    fn verdict(&self) -> &str {
+        if self.is_good() { &self.verdict } else { "**not as it must be**" }
     }
 
     fn cells(&self) -> [String; 8] {

@@ -10,12 +10,13 @@ use std::{
 use releases::ReleaseId;
 
 use super::{
-    Configuration, Fleet, Rollout, Row,
-    balancer::{Failure, Server},
+    Configuration, Fleet, Rollout,
+    balancer::Server,
     name,
+    seen::{self, Seen},
 };
 use crate::{
-    Load, Mode, Report,
+    Load, Mode,
     report::{Activation, Span},
 };
 
@@ -35,18 +36,6 @@ pub(super) struct Run<'a> {
     activations: Mutex<Vec<Activation>>,
     took: Duration,
     batches: Vec<String>,
-}
-
-/// What a run has come to, before it is judged.
-pub(super) struct Seen {
-    pub reports: Vec<Report>,
-    pub failures: Vec<Failure>,
-    pub downs: u64,
-    pub faults: Vec<String>,
-    activations: Vec<Activation>,
-    took: Duration,
-    batches: Vec<String>,
-    hosts: usize,
 }
 
 impl<'a> Run<'a> {
@@ -111,12 +100,17 @@ impl<'a> Run<'a> {
         let activations = self.activations.into_inner().expect("no deployment panics");
         let after = self.fleet.balancer.servers();
         let mut faults = self.faults;
-        faults.extend(vacuous(&reports, &activations));
-        faults.extend(idle(&self.before, &after));
-        let downs = |servers: &BTreeMap<String, Server>| servers.values().map(|server| server.downs).sum::<u64>();
+        faults.extend(seen::vacuous(&reports, &activations));
+        faults.extend(seen::idle(&self.before, &after));
+        let since = |count: fn(&Server) -> u64| {
+            let all = |servers: &BTreeMap<String, Server>| servers.values().map(count).sum::<u64>();
+            all(&after) - all(&self.before)
+        };
         Seen {
-            downs: downs(&after) - downs(&self.before),
+            downs: since(|server| server.downs),
+            failed_checks: since(|server| server.failed_checks),
             failures: self.fleet.balancer.failures().split_off(self.failures_before),
+            unanswered: seen::unanswered(&self.before, &after),
             reports,
             faults,
             activations,
@@ -125,53 +119,4 @@ impl<'a> Run<'a> {
             hosts: self.fleet.hosts.len(),
         }
     }
-}
-
-impl Seen {
-    /// Requests that were not answered as they should be.
-    pub fn lost(&self) -> u64 {
-        self.reports.iter().map(Report::lost).sum()
-    }
-
-    /// What of it a deployment must never do.
-    pub fn hurt(&self) -> Vec<String> {
-        let lost = self.reports.iter().filter(|report| report.lost() > 0);
-        let lost = lost.map(|report| format!("{}: {} lost", report.mode, report.losses()));
-        let failed =
-            self.failures.iter().map(|failure| format!("the balancer says of {}: {}", failure.server, failure.ended));
-        let downs = (self.downs > 0).then(|| format!("the balancer has marked a server down {} times", self.downs));
-        lost.chain(failed).chain(downs).collect()
-    }
-
-    /// The row, with what was wrong about it besides.
-    pub fn row(mut self, name: &str, faults: Vec<String>) -> Row {
-        self.faults.extend(faults);
-        Row {
-            name: name.to_owned(),
-            hosts: self.hosts,
-            took: self.took,
-            batches: self.batches.join(", then "),
-            downs: self.downs,
-            faults: self.faults,
-            activations: self.activations,
-            reports: self.reports,
-        }
-    }
-}
-
-/// The deployments at which a kind of client had nothing that could have been hurt.
-fn vacuous(reports: &[Report], activations: &[Activation]) -> Vec<String> {
-    let lacks = |activation: &Activation| -> Vec<String> {
-        let lack =
-            |report: &Report| Some(format!("{}: {}: {}", activation.what, report.mode, report.lacks(activation.span)?));
-        reports.iter().filter_map(lack).collect()
-    };
-    activations.iter().flat_map(lacks).collect()
-}
-
-/// The servers that no request was sent to.
-fn idle(before: &BTreeMap<String, Server>, after: &BTreeMap<String, Server>) -> Vec<String> {
-    let had = |name: &String| before.get(name).map_or(0, |server| server.requests);
-    let idle = after.iter().filter(|(name, server)| server.requests == had(name));
-    idle.map(|(name, _)| format!("{name} was sent no request")).collect()
 }

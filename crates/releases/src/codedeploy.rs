@@ -8,6 +8,7 @@
 
 mod aws;
 mod board;
+mod ended;
 mod group;
 mod record;
 mod refusal;

@@ -7,14 +7,11 @@ use serde::Deserialize;
 use super::{
     aws::Request,
     board::Board,
-    record::{Deployment, Host, Status},
+    ended::Ended,
+    record::{Deployment, Host},
     refusal::hints,
 };
-use crate::{
-    Error, Result,
-    interrupt::Interrupt,
-    screen::{printable, say},
-};
+use crate::{Error, Result, interrupt::Interrupt, screen::say};
 
 /// Three requests or so each time; CodeDeploy itself counts in seconds.
 const POLL: Duration = Duration::from_secs(2);
@@ -38,27 +35,31 @@ impl Watcher {
         Ok(Self { interrupt: Interrupt::heed()?, began: Instant::now(), limit })
     }
 
-    /// Watches a deployment to its end, which must be a good one.
+    /// Watches a deployment to its end, which must be a good one on each host; and where CodeDeploy goes back from it by itself,
+    /// that as well.
     ///
     /// # Errors
     /// [`Error::Release`] where it is not, or was not seen.
     pub fn see(&self, id: &str) -> Result<()> {
-        let (deployment, hosts) = self.see_end(id)?;
-        if deployment.status == Status::Succeeded {
-            say(&format!("{id} has succeeded: {} on {} hosts", deployment.revision, hosts.len()));
+        let ended = self.see_end(id)?;
+        if ended.is_good() {
+            say(&ended.to_string());
             return Ok(());
         }
-        Err(Error::Release(failure(&deployment, &hosts)))
+        Err(Error::Release(match ended.way_back() {
+            None => ended.to_string(),
+            Some(back) => self.see_way_back(&ended, back),
+        }))
     }
 
     /// The same, whatever its end is.
-    pub fn see_end(&self, id: &str) -> Result<(Deployment, Vec<Host>)> {
+    pub fn see_end(&self, id: &str) -> Result<Ended> {
         let mut board = Board::default();
         loop {
             let (deployment, hosts) = look(id).map_err(|error| self.lost(id, &error))?;
             board.update(&hosts);
             if deployment.status.is_final() {
-                return Ok((deployment, hosts));
+                return Ok(Ended { deployment, hosts });
             }
             if self.interrupt.comes_within(self.pause()) {
                 return Err(goes_on(id, "interrupted"));
@@ -66,6 +67,17 @@ impl Watcher {
             if let Some(limit) = self.limit.filter(|limit| self.began.elapsed() >= *limit) {
                 return Err(goes_on(id, &format!("{} after {} s", deployment.status, limit.as_secs())));
             }
+        }
+    }
+
+    /// What is said last of a deployment that failed, whatever comes of the way back.
+    fn see_way_back(&self, ended: &Ended, back: &str) -> String {
+        say(&format!("{ended}\nCodeDeploy goes back by itself\ndeployment {back}"));
+        let Deployment { deployment_id: id, status, .. } = &ended.deployment;
+        match self.see_end(back) {
+            Ok(back) if back.is_good() => format!("{id}: {status}, and CodeDeploy went back by itself\n{back}"),
+            Ok(back) => format!("{id}: {status}, and CodeDeploy's own way back, too\n{back}"),
+            Err(error) => format!("{id}: {status}; CodeDeploy goes back by itself\n{error}"),
         }
     }
 
@@ -133,24 +145,4 @@ fn hosts(id: &str) -> Result<Vec<Host>> {
         hosts.extend(answer.deployment_targets.into_iter().filter_map(|target| target.instance_target));
     }
     Ok(hosts)
-}
-
-/// Why, where, and whether CodeDeploy goes back by itself.
-fn failure(deployment: &Deployment, hosts: &[Host]) -> String {
-    let Deployment { deployment_id: id, status, error_information: told, rollback_info, .. } = deployment;
-    let mut text = format!("{id}: {status}");
-    if let Some(message) = &told.message {
-        text += &format!(": {} ({})", printable(message), told.code.as_deref().unwrap_or("no code"));
-    }
-    let of = |status: Status| {
-        let ids: Vec<_> =
-            hosts.iter().filter(|host| host.status == status).map(|host| host.target_id.as_str()).collect();
-        (!ids.is_empty()).then(|| format!("{status}: {}", ids.join(" ")))
-    };
-    let told: Vec<_> = [Status::Succeeded, Status::Failed, Status::Skipped].into_iter().filter_map(of).collect();
-    text += &format!("\n{}", told.join("; "));
-    if let Some(back) = &rollback_info.rollback_deployment_id {
-        text += &format!("\nCodeDeploy goes back by itself, by {back}; {}", hints(back));
-    }
-    text.trim_end().to_owned()
 }

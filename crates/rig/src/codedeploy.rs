@@ -2,7 +2,8 @@
 //!
 //! moto 5.2.5 knows applications, groups, CreateDeployment and S3, and answers those here, too. It knows no revisions, no hosts,
 //! and no deployment that ends: these are kept here. A deployment is made by moto, and then its revision is fetched from moto's
-//! S3 and deployed by the stand-in for the agent, on one host after the other; the first that fails is the last.
+//! S3 and deployed by the stand-in for the agent, batch by batch, as the group's configuration has it; and where it fails and the
+//! group asks for that, the last good revision after it.
 
 mod account;
 mod ledger;
@@ -50,7 +51,7 @@ impl Endpoint {
         Self { address, service, is_over, serves: Some(serves) }
     }
 
-    /// From here on an alarm of each group is on: what heeds it is stopped before its next host.
+    /// From here on an alarm of each group is on: what heeds it is stopped before its next batch.
     pub fn alarm(&self) {
         self.service.alarm();
     }

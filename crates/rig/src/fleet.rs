@@ -7,7 +7,6 @@ mod controls;
 mod lost;
 mod network;
 mod plays;
-mod rollout;
 mod row;
 mod run;
 mod seen;
@@ -26,7 +25,6 @@ use balancer::Balancer;
 use bundles::Bundles;
 use network::Network;
 
-pub use rollout::{Configuration, Rollout};
 pub use row::Row;
 
 /// Half of them is no whole number.

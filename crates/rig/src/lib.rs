@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod powercut;
 pub mod python;
 pub mod report;
+pub mod rollout;
 pub mod scenarios;
 pub mod soak;
 pub mod sshd;

@@ -14,6 +14,15 @@ const FAILED: (&str, &str) = (
 );
 const STOPPED_BY_ALARM: (&str, &str) = ("ALARM_ACTIVE", "One or more alarms have been activated");
 
+const TOLD_AS_ASKED: [&str; 6] = [
+    "applicationName",
+    "deploymentGroupName",
+    "revision",
+    "description",
+    "deploymentConfigName",
+    "autoRollbackConfiguration",
+];
+
 /// All of it.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -31,8 +40,10 @@ pub struct Record {
     /// What CreateDeployment was asked with.
     pub asked: Value,
     pub status: &'static str,
-    /// Whether it is to end before the next host.
+    /// Whether it is to end before the next batch.
     pub stops: bool,
+    /// What goes back from it, or what it goes back from, as AWS tells it.
+    pub rollback: Value,
     pub hosts: Vec<Target>,
     created: f64,
     ended: Option<f64>,
@@ -68,6 +79,27 @@ impl Ledger {
         };
         self.deployments.iter().filter(is_its)
     }
+
+    /// What CodeDeploy's own rollback of a deployment that ends so is asked with, if its group wants one: the last good revision,
+    /// to all hosts. A rollback is not gone back from, nor what somebody has stopped.
+    pub fn way_back(&self, id: &str, status: &str) -> Option<Value> {
+        let record = self.deployments.iter().find(|record| record.id == id)?;
+        let event = match status {
+            "Failed" => "DEPLOYMENT_FAILURE",
+            "Stopped" => "DEPLOYMENT_STOP_ON_ALARM",
+            _ => return None,
+        };
+        let wanted = &record.asked["autoRollbackConfiguration"];
+        let is_wanted = wanted["enabled"] == true && wanted["events"].as_array()?.iter().any(|wanted| wanted == event);
+        if !is_wanted || record.stops || record.is_rollback() {
+            return None;
+        }
+        let good = self.of_group(&record.asked).rev().find(|record| record.status == "Succeeded")?;
+        let mut asked = record.asked.clone();
+        asked["revision"] = good.asked["revision"].clone();
+        asked["description"] = Value::Null;
+        Some(asked)
+    }
 }
 
 impl Record {
@@ -78,15 +110,21 @@ impl Record {
             asked: asked.clone(),
             status: "Created",
             stops: false,
+            rollback: Value::Null,
             hosts: hosts.map(target).collect(),
             created: now(),
             ended: None,
         }
     }
 
-    /// Whether it is to be stopped where an alarm of the group is on.
+    /// Whether CodeDeploy has made it itself.
+    fn is_rollback(&self) -> bool {
+        self.rollback["rollbackTriggeringDeploymentId"].is_string()
+    }
+
+    /// Whether it is to be stopped where an alarm of the group is on. What an alarm has begun is not.
     pub fn heeds_alarms(&self) -> bool {
-        self.asked["overrideAlarmConfiguration"]["enabled"] != false
+        !self.is_rollback() && self.asked["overrideAlarmConfiguration"]["enabled"] != false
     }
 
     /// What was not begun is not done.
@@ -99,9 +137,10 @@ impl Record {
     /// As GetDeployment tells it.
     pub fn info(&self) -> Value {
         let mut info = json!({
-            "deploymentId": self.id, "status": self.status, "createTime": self.created, "creator": "user",
+            "deploymentId": self.id, "status": self.status, "createTime": self.created, "rollbackInfo": self.rollback,
+            "creator": if self.is_rollback() { "codeDeployRollback" } else { "user" },
         });
-        for field in ["applicationName", "deploymentGroupName", "revision", "description"] {
+        for field in TOLD_AS_ASKED {
             info[field] = self.asked[field].clone();
         }
         if let Some(ended) = self.ended {

@@ -1,14 +1,17 @@
-//! A deployment, as it is done: CodeDeployDefault.OneAtATime.
+//! A deployment, as it is done, and the one that CodeDeploy itself goes back by where it fails.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     account::Account,
     ledger::{Ledger, Record},
 };
-use crate::{Agent, Host};
+use crate::{
+    Agent, Host,
+    rollout::{Configuration, Rollout},
+};
 
 /// One that is under way.
 pub struct RollOut {
@@ -19,30 +22,71 @@ pub struct RollOut {
 }
 
 impl RollOut {
-    /// To one host after the other, until one fails, or it is stopped, by somebody or an alarm.
-    pub fn run(&self) {
-        let revision = self.record(|record| {
-            record.status = "InProgress";
-            record.asked["revision"]["s3Location"].clone()
-        });
-        let bundle = self.fetch(&revision);
-        for (at, (_, host)) in self.hosts.iter().enumerate() {
-            let alarm = self.ledger().alarm;
-            if self.record(|record| record.stops || alarm && record.heeds_alarms()) {
-                return self.record(|record| record.end("Stopped"));
-            }
-            if !self.deploy(at, host, &bundle) {
-                return self.record(|record| record.end("Failed"));
-            }
+    /// To the end, and back where its group asks for that.
+    pub fn run(mut self) {
+        let rollout = self.roll_out();
+        if let Some(back) = self.end(&rollout) {
+            self.id = back;
+            let rollout = self.roll_out();
+            self.end(&rollout);
         }
-        self.record(|record| record.end("Succeeded"));
     }
 
-    fn deploy(&self, at: usize, host: &Host, bundle: &[u8]) -> bool {
+    /// As its configuration has it, until somebody stops it, or an alarm does.
+    fn roll_out(&self) -> Rollout<usize> {
+        let asked = self.record(|record| {
+            record.status = "InProgress";
+            record.asked.clone()
+        });
+        let bundle = self.fetch(&asked["revision"]["s3Location"]);
+        let configuration: Configuration =
+            text(&asked["deploymentConfigName"]).parse().expect("it was looked at when it was made");
+        let hosts: Vec<usize> = (0..self.hosts.len()).collect();
+        configuration.roll_out(&hosts, || self.goes_on(), |at| self.deploy(at, &bundle))
+    }
+
+    fn goes_on(&self) -> bool {
+        let alarm = self.ledger().alarm;
+        self.record(|record| !(record.stops || alarm && record.heeds_alarms()))
+    }
+
+    fn deploy(&self, at: usize, bundle: &[u8]) -> Result<(), String> {
         let tell = |deployment: &_, event| self.record(|record| record.hosts[at].does(deployment, event));
-        let deployment = Agent::new(host).deploy_and_tell(bundle, tell);
+        let deployment = Agent::new(&self.hosts[at].1).deploy_and_tell(bundle, tell);
         self.record(|record| record.hosts[at].ended(&deployment));
-        deployment.succeeded()
+        if deployment.succeeded() { Ok(()) } else { Err(deployment.ended()) }
+    }
+
+    /// Returns the id of the deployment that goes back from it, if one does. The two are one step: nobody sees it failed and
+    /// nothing that goes back, nor a group that is free meanwhile.
+    fn end(&self, rollout: &Rollout<usize>) -> Option<String> {
+        let status = match rollout {
+            Rollout { is_stopped: true, .. } => "Stopped",
+            rollout if rollout.succeeded() => "Succeeded",
+            _ => "Failed",
+        };
+        let back = self.ledger().way_back(&self.id, status).map(|asked| (self.create(&asked), asked));
+        let mut ledger = self.ledger();
+        let ended = ledger.deployment(&self.id).expect("it was made");
+        ended.end(status);
+        let (back, asked) = back?;
+        ended.rollback = json!({"rollbackDeploymentId": back});
+        let mut record = Record::new(&back, &asked, self.hosts.iter().map(|(name, _)| name.clone()));
+        record.rollback = json!({"rollbackTriggeringDeploymentId": self.id});
+        ledger.deployments.push(record);
+        Some(back)
+    }
+
+    /// Its id is moto's, as of each other.
+    fn create(&self, asked: &Value) -> String {
+        let input = json!({
+            "applicationName": asked["applicationName"], "deploymentGroupName": asked["deploymentGroupName"],
+            "revision": asked["revision"],
+        });
+        let input = input.to_string();
+        let made = self.account.aws(&["deploy", "create-deployment", "--output", "json", "--cli-input-json", &input]);
+        let made: Value = serde_json::from_slice(&made).expect("it prints JSON");
+        text(&made["deploymentId"]).to_owned()
     }
 
     /// As an agent does, before each host's DownloadBundle; here once for all.

@@ -13,7 +13,7 @@ use super::{
     roll_out::RollOut,
     wire::{Answer, Refusal, Request},
 };
-use crate::Host;
+use crate::{Host, rollout::Configuration};
 
 type Reply = Result<Value, Refusal>;
 
@@ -103,9 +103,9 @@ impl Service {
 
     /// One at a time for each group; its id is moto's.
     fn create(&self, request: &Request) -> Answer {
-        let asked = &request.body;
+        let mut asked = request.body.clone();
         let mut ledger = self.ledger();
-        if let Some(running) = ledger.running(asked) {
+        if let Some(running) = ledger.running(&asked) {
             let group = asked["deploymentGroupName"].as_str().unwrap_or_default();
             let why = format!("The Deployment Group '{group}' already has an active Deployment '{}'", running.id);
             return Err(Refusal("DeploymentLimitExceededException", why)).into();
@@ -113,11 +113,31 @@ impl Service {
         let answer = self.moto(request);
         let made: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if let Some(id) = made["deploymentId"].as_str() {
-            ledger.deployments.push(Record::new(id, asked, self.hosts.iter().map(|(name, _)| name.clone())));
+            if let Err(refusal) = self.complete(&mut asked, request) {
+                return Err(refusal).into();
+            }
+            ledger.deployments.push(Record::new(id, &asked, self.hosts.iter().map(|(name, _)| name.clone())));
             drop(ledger);
             self.begin(id);
         }
         answer
+    }
+
+    /// What it leaves to its group: moto knows that.
+    fn complete(&self, asked: &mut Value, request: &Request) -> Result<(), Refusal> {
+        let group = json!({
+            "applicationName": asked["applicationName"], "deploymentGroupName": asked["deploymentGroupName"],
+        });
+        let answer = request.ask_as("GetDeploymentGroup", &group, self.account.address());
+        let known: Value = answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok()).unwrap_or_default();
+        for field in ["deploymentConfigName", "autoRollbackConfiguration"] {
+            if asked[field].is_null() {
+                asked[field] = known["deploymentGroupInfo"][field].clone();
+            }
+        }
+        let name = asked["deploymentConfigName"].as_str().unwrap_or_default();
+        let unknown = |why| Refusal("DeploymentConfigDoesNotExistException", why);
+        name.parse::<Configuration>().map(drop).map_err(unknown)
     }
 
     fn begin(&self, id: &str) {

@@ -2,8 +2,8 @@
 
 use std::{io, sync::Arc};
 
-use super::{Configuration::OneAtATime, Fleet, Row, name, plays::end_on, run::Run};
-use crate::Agent;
+use super::{Fleet, Row, name, plays::end_on, run::Run};
+use crate::{Agent, rollout::Configuration::OneAtATime};
 
 const DEREGISTERED: &str = "OneAtATime, each host deregistered first";
 /// The agent's record of the product must not be that of what comes after it.
@@ -46,7 +46,7 @@ pub(super) fn stop_start(fleet: &mut Fleet) -> io::Result<Row> {
 
 /// Deregistering must take longer.
 pub(super) fn compare(rows: &mut [Row]) {
-    let plain = rows.iter().find(|row| row.name == OneAtATime.to_string()).map(|row| row.took).unwrap_or_default();
+    let plain = rows.iter().find(|row| row.name == OneAtATime.to_string()).expect("it is a row of each table").took;
     for row in rows.iter_mut().filter(|row| row.name == DEREGISTERED && row.took <= plain) {
         row.faults.push(format!("it must take longer than {:.1} s, and did not", plain.as_secs_f64()));
     }

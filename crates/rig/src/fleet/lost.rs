@@ -11,13 +11,8 @@ use std::{
 
 use releases::bundle::Bundle;
 
-use super::{
-    Configuration::{HalfAtATime, OneAtATime},
-    Fleet, Row, name,
-    plays::end_on,
-    run::Run,
-    seen::Seen,
-};
+use super::{Fleet, Row, name, plays::end_on, run::Run, seen::Seen};
+use crate::rollout::Configuration::{HalfAtATime, OneAtATime};
 
 /// In the first batch, where there are four hosts or more.
 const LOST: u8 = 2;

@@ -5,7 +5,6 @@ use std::{io, sync::Arc};
 use releases::bundle::Bundle;
 
 use super::{
-    Configuration::{self, AllAtOnce, HalfAtATime, OneAtATime},
     Fleet, Row,
     bundles::Bundles,
     controls::{deregistered, stop_start},
@@ -14,6 +13,7 @@ use super::{
     run::Run,
     seen::Seen,
 };
+use crate::rollout::Configuration::{self, AllAtOnce, HalfAtATime, OneAtATime};
 
 pub(super) type Play = fn(&mut Fleet) -> io::Result<Row>;
 

@@ -10,7 +10,7 @@ use std::{
 use releases::ReleaseId;
 
 use super::{
-    Configuration, Fleet, Rollout,
+    Fleet,
     balancer::Server,
     name,
     seen::{self, Seen},
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Load, Mode,
     report::{Activation, Span},
+    rollout::{Configuration, Rollout},
 };
 
 /// As many of each kind as two cores serve beside hosts that deploy.
@@ -56,17 +57,18 @@ impl<'a> Run<'a> {
         hosts: &[u8],
         release: &ReleaseId,
         deploy: impl Fn(&Fleet, u8) -> Result<(), String> + Sync,
-    ) -> Rollout {
+    ) -> Rollout<u8> {
         let began = Instant::now();
         let (fleet, activations) = (&*self.fleet, &self.activations);
-        let rollout = configuration.roll_out(hosts, |n| {
+        let each = |n| {
             let began = Instant::now();
             let ended = deploy(fleet, n);
             let what = format!("{configuration}, {}", name(n));
             let activation = Activation { what, release: release.clone(), span: Span::since(began) };
             activations.lock().expect("no deployment panics").push(activation);
             ended
-        });
+        };
+        let rollout = configuration.roll_out(hosts, || true, each);
         self.took += began.elapsed();
         self.batches.push(rollout.sizes());
         rollout

@@ -36,20 +36,18 @@ struct User {
 
 impl User {
     fn of(hosts: &[(&str, &Arc<Host>)]) -> Self {
+        Self::of_group(hosts, &[])
+    }
+
+    /// Of a group that is made with these options.
+    fn of_group(hosts: &[(&str, &Arc<Host>)], options: &[&str]) -> Self {
         let account = Arc::new(Account::open());
         let endpoint = Endpoint::start(&account, hosts);
         bucket_and_application(&account);
-        let role = "arn:aws:iam::123456789012:role/codedeploy";
-        account.aws(&[
-            "deploy",
-            "create-deployment-group",
-            "--application-name",
-            "app",
-            "--deployment-group-name",
-            "web",
-            "--service-role-arn",
-            role,
-        ]);
+        let group = "deploy create-deployment-group --application-name app --deployment-group-name web --service-role-arn \
+                     arn:aws:iam::123456789012:role/codedeploy";
+        let words: Vec<_> = group.split_whitespace().chain(options.iter().copied()).collect();
+        account.aws(&words);
         Self { endpoint, account, folder: tempfile::tempdir().unwrap() }
     }
 
@@ -87,6 +85,17 @@ impl User {
     fn brings(&self, bundle: &Bundle) {
         self.pushes(bundle);
         self.succeeds(&["deploy", "web"]);
+    }
+
+    /// It fails, and what it says has all these.
+    #[track_caller]
+    fn fails(&self, words: &[&str], told: &[&str]) -> String {
+        let ran = self.run(words);
+        assert_eq!(ran.code, 1, "{words:?}: {}", ran.output);
+        for words in told {
+            assert!(ran.output.contains(words), "{words}: {}", ran.output);
+        }
+        ran.output
     }
 
     #[track_caller]
@@ -133,13 +142,18 @@ fn id(said: &str) -> &str {
     said.lines().find_map(|line| line.strip_prefix("deployment ")).unwrap_or_else(|| panic!("no deployment: {said}"))
 }
 
-/// A bundle that host `two` refuses as soon as it has the file `/root/refuse`, with its words.
+/// A bundle that a host refuses as soon as it has the file `/root/refuse`, with its words.
 fn refused(label: &str) -> Bundle {
     let mut contents = contents();
     let hook = String::from_utf8(contents.get("hooks/application-start").unwrap().to_vec()).unwrap();
     let refuse = "#!/bin/sh\n[ ! -e /root/refuse ] || { echo no database; exit 3; }\n";
     contents.put("hooks/application-start", 0o755, hook.replacen("#!/bin/sh\n", refuse, 1).as_bytes());
     contents.pack(label).unwrap()
+}
+
+/// From here on it does.
+fn refuse(host: &Host) {
+    host.succeed("touch /root/refuse");
 }
 
 /// A bundle whose validation does not begin before the host has the file `/root/go`.
@@ -188,26 +202,85 @@ fn what_is_pushed_is_deployed_to_each_host_and_gone_back_from() {
 }
 
 #[test]
-fn a_host_that_fails_shows_its_event_code_and_last_lines_and_a_rollback_brings_all_back() {
+fn a_host_that_fails_shows_its_event_code_and_last_lines_and_is_the_last_one() {
     let (one, two, user) = two_hosts();
     let (before, bad) = (good("before"), refused("bad"));
     user.brings(&before);
     user.pushes(&bad);
-    two.succeed("touch /root/refuse");
-    let ran = user.run(&["deploy", "web"]);
-    assert_eq!(ran.code, 1, "{}", ran.output);
-    for words in [
-        "ApplicationStart: ScriptFailed: ",
-        "  | [stdout]no database",
-        "HEALTH_CONSTRAINTS",
-        "Succeeded: i-one; Failed: i-two",
-    ] {
-        assert!(ran.output.contains(words), "{words}: {}", ran.output);
+    refuse(&one);
+    user.fails(
+        &["deploy", "web"],
+        &[
+            "ApplicationStart: ScriptFailed: ",
+            "  | [stdout]no database",
+            "HEALTH_CONSTRAINTS",
+            "Failed: i-one; Skipped: i-two",
+        ],
+    );
+    let history = two.succeed("releasectl history --json");
+    assert!(!history.contains(bad.id.as_str()), "{history}");
+    user.succeeds(&["rollback", "web"]);
+    for host in [&one, &two] {
+        assert_converged(host, before.id.as_str());
     }
+}
+
+/// The last host of OneAtATime may fail.
+#[test]
+fn what_codedeploy_calls_a_success_is_none_where_a_host_has_failed() {
+    let (one, two, user) = two_hosts();
+    let (before, bad) = (good("before"), refused("bad"));
+    user.brings(&before);
+    user.pushes(&bad);
+    refuse(&two);
+    user.fails(&["deploy", "web"], &["Succeeded, says CodeDeploy", "Succeeded: i-one; Failed: i-two"]);
     assert_converged(&one, bad.id.as_str());
     user.succeeds(&["rollback", "web"]);
     for host in [&one, &two] {
         assert_converged(host, before.id.as_str());
+    }
+}
+
+#[test]
+fn where_codedeploy_goes_back_by_itself_that_is_watched_too() {
+    let hosts = [(); 3].map(|()| Arc::new(Host::boot()));
+    let [one, two, three] = &hosts;
+    let back = ["--auto-rollback-configuration", "enabled=true,events=DEPLOYMENT_FAILURE"];
+    let user = User::of_group(&[("i-one", one), ("i-two", two), ("i-three", three)], &back);
+    let (before, bad) = (good("before"), refused("bad"));
+    user.brings(&before);
+    user.pushes(&bad);
+    refuse(two);
+    let said = user.fails(
+        &["deploy", "web"],
+        &["Succeeded: i-one; Failed: i-two; Skipped: i-three", "CodeDeploy goes back by itself\ndeployment "],
+    );
+    let last: Vec<_> = said.lines().rev().take(2).collect();
+    let brought = format!("has succeeded: s3://{BUCKET}/app-{}.tgz on 3 hosts", before.id);
+    assert!(last[0].ends_with(&brought) && last[1].contains("Failed, and CodeDeploy went back by itself"), "{said}");
+    for host in &hosts {
+        assert_converged(host, before.id.as_str());
+    }
+    // Who comes later is told the same.
+    user.fails(&["watch", id(&said)], &[&brought]);
+}
+
+#[test]
+fn all_at_once_begins_on_all_hosts() {
+    let [one, two] = [(); 2].map(|()| Arc::new(Host::boot()));
+    let at_once = ["--deployment-config-name", "CodeDeployDefault.AllAtOnce"];
+    let user = User::of_group(&[("i-one", &one), ("i-two", &two)], &at_once);
+    let bundle = waiting("slow");
+    user.pushes(&bundle);
+    // None lets the other begin: it waits for a file that neither has yet.
+    let (deploys, said) = user.begin(&["deploy", "web", "--time-limit", "60"], "i-two               InProgress");
+    assert!(said.contains("i-one               InProgress") && !said.contains("Succeeded"), "{said}");
+    go(&one);
+    go(&two);
+    let ran = Ran::from(deploys.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.output);
+    for host in [&one, &two] {
+        assert_converged(host, bundle.id.as_str());
     }
 }
 

@@ -6,8 +6,10 @@
 //!   <https://docs.aws.amazon.com/codedeploy/latest/userguide/instances-health.html>
 //!
 //! It says of no configuration whether the next host comes when the first of a batch has ended, or all of it: here, all of it.
+//! Each host counts as healthy at the beginning, also one that the deployment before has failed on: it went back by itself, and
+//! serves.
 
-use std::{fmt, thread};
+use std::{fmt, str::FromStr, thread};
 
 /// One of CodeDeploy's own deployment configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +24,11 @@ pub enum Configuration {
 
 /// What became of one deployment to a fleet.
 #[derive(Debug)]
-pub struct Rollout {
-    /// Hosts by their numbers, and why each failed, if it did: in the order of the batches.
-    pub batches: Vec<Vec<(u8, Result<(), String>)>>,
+pub struct Rollout<H> {
+    /// Hosts, and why each failed, if it did: in the order of the batches.
+    pub batches: Vec<Vec<(H, Result<(), String>)>>,
+    /// Whether it was to go on, and did not.
+    pub is_stopped: bool,
     /// How many must have succeeded.
     minimum: usize,
 }
@@ -40,32 +44,42 @@ impl Configuration {
         }
     }
 
-    /// Deploys to hosts in this order, batch by batch, the hosts of a batch at the same time.
+    /// Deploys to hosts in this order, batch by batch, the hosts of a batch at the same time; `goes_on` is asked before each.
     ///
     /// # Panics
     /// Where `deploy` does.
-    pub fn roll_out(self, hosts: &[u8], deploy: impl Fn(u8) -> Result<(), String> + Sync) -> Rollout {
+    pub fn roll_out<H: Copy + Send>(
+        self,
+        hosts: &[H],
+        goes_on: impl Fn() -> bool,
+        deploy: impl Fn(H) -> Result<(), String> + Sync,
+    ) -> Rollout<H> {
         let minimum = self.minimum_healthy(hosts.len());
-        let (mut batches, mut healthy, mut waiting) = (Vec::new(), hosts.len(), hosts);
+        let mut rollout = Rollout { batches: Vec::new(), is_stopped: false, minimum: minimum.max(1) };
+        let (mut healthy, mut waiting) = (hosts.len(), hosts);
         while !waiting.is_empty() && healthy > minimum {
+            if !goes_on() {
+                rollout.is_stopped = true;
+                break;
+            }
             let (batch, rest) = waiting.split_at(waiting.len().min(healthy - minimum));
             let ended = at_once(batch, &deploy);
             healthy -= ended.iter().filter(|(_, ended)| ended.is_err()).count();
-            batches.push(ended);
+            rollout.batches.push(ended);
             waiting = rest;
         }
-        Rollout { batches, minimum: minimum.max(1) }
+        rollout
     }
 }
 
-impl Rollout {
-    /// What CodeDeploy calls it.
+impl<H: Copy> Rollout<H> {
+    /// What CodeDeploy calls one that was not stopped.
     pub fn succeeded(&self) -> bool {
         self.all().filter(|(_, ended)| ended.is_ok()).count() >= self.minimum
     }
 
     /// The hosts that it failed on, and why.
-    pub fn failures(&self) -> Vec<(u8, &str)> {
+    pub fn failures(&self) -> Vec<(H, &str)> {
         self.all().filter_map(|(host, ended)| Some((*host, ended.as_ref().err()?.as_str()))).collect()
     }
 
@@ -74,7 +88,7 @@ impl Rollout {
         self.batches.iter().map(|batch| batch.len().to_string()).collect::<Vec<_>>().join(" + ")
     }
 
-    fn all(&self) -> impl Iterator<Item = &(u8, Result<(), String>)> {
+    fn all(&self) -> impl Iterator<Item = &(H, Result<(), String>)> {
         self.batches.iter().flatten()
     }
 }
@@ -89,9 +103,27 @@ impl fmt::Display for Configuration {
     }
 }
 
-fn at_once(batch: &[u8], deploy: &(impl Fn(u8) -> Result<(), String> + Sync)) -> Vec<(u8, Result<(), String>)> {
+/// By the name that AWS has for it.
+impl FromStr for Configuration {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let is_it = |configuration: &Self| name == format!("CodeDeployDefault.{configuration}");
+        let known = [Self::AllAtOnce, Self::HalfAtATime, Self::OneAtATime].into_iter().find(is_it);
+        known.ok_or_else(|| format!("{name} is none of CodeDeploy's own configurations"))
+    }
+}
+
+fn at_once<H: Copy + Send>(
+    batch: &[H],
+    deploy: &(impl Fn(H) -> Result<(), String> + Sync),
+) -> Vec<(H, Result<(), String>)> {
     thread::scope(|scope| {
-        let all: Vec<_> = batch.iter().map(|host| (*host, scope.spawn(|| deploy(*host)))).collect();
+        let begin = |host: &H| {
+            let host = *host;
+            (host, scope.spawn(move || deploy(host)))
+        };
+        let all: Vec<_> = batch.iter().map(begin).collect();
         let join = |thread: thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
@@ -101,13 +133,15 @@ fn at_once(batch: &[u8], deploy: &(impl Fn(u8) -> Result<(), String> + Sync)) ->
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::{Configuration::*, *};
 
     /// The user guide's example has nine hosts.
     const NINE: [u8; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
 
-    fn failing_on(configuration: Configuration, hosts: &[u8], bad: &[u8]) -> Rollout {
-        configuration.roll_out(hosts, |host| if bad.contains(&host) { Err("bad".to_owned()) } else { Ok(()) })
+    fn failing_on(configuration: Configuration, hosts: &[u8], bad: &[u8]) -> Rollout<u8> {
+        configuration.roll_out(hosts, || true, |host| if bad.contains(&host) { Err("bad".to_owned()) } else { Ok(()) })
     }
 
     #[test]
@@ -139,6 +173,26 @@ mod tests {
         assert_eq!((stopped.sizes().as_str(), stopped.succeeded()), ("1 + 1", false));
         assert!(failing_on(OneAtATime, &NINE, &[9]).succeeded());
         assert!(!failing_on(OneAtATime, &[1], &[1]).succeeded(), "of one host, that one must");
+    }
+
+    #[test]
+    fn one_that_is_to_end_ends_before_its_next_batch() {
+        let begun = AtomicUsize::new(0);
+        let deploy = |_| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let stopped = HalfAtATime.roll_out(&NINE, || begun.load(Ordering::Relaxed) < 4, deploy);
+        assert_eq!((stopped.sizes().as_str(), stopped.is_stopped), ("4", true));
+        assert!(!failing_on(HalfAtATime, &NINE, &NINE).is_stopped, "it failed by itself");
+    }
+
+    #[test]
+    fn each_is_known_by_its_name() {
+        for configuration in [AllAtOnce, HalfAtATime, OneAtATime] {
+            assert_eq!(format!("CodeDeployDefault.{configuration}").parse(), Ok(configuration));
+        }
+        assert!("CodeDeployDefault.LambdaAllAtOnce".parse::<Configuration>().is_err());
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(super) struct Server {
     /// Those of them that it has begun to answer, with 200. The log lacks what failed on a connection that had been
     /// used before: there HAProxy closes without a word, for the client to try again.
     pub answered: u64,
+    /// Those that it was sent on a connection that had been used before.
+    pub reused: u64,
+    /// Those that were tried once more, there or elsewhere.
+    pub again: u64,
     /// Health checks that failed while it was up.
     pub failed_checks: u64,
     /// How often it was marked down.
@@ -155,6 +159,8 @@ fn parse(stat: &str) -> BTreeMap<String, Server> {
                 in_flight: number("scur"),
                 requests: number("stot"),
                 answered: number("hrsp_2xx"),
+                reused: number("reuse"),
+                again: number("wretr") + number("wredis"),
                 failed_checks: number("chkfail"),
                 downs: number("chkdown"),
             };
@@ -170,12 +176,14 @@ mod tests {
 
     #[test]
     fn a_server_is_read_by_the_names_of_its_columns() {
-        let stat = "# pxname,svname,scur,stot,status,chkfail,chkdown,hrsp_2xx,\npublic,FRONTEND,9,9,OPEN,,,9,\n\
-                    app,host1,3,1200,UP 1/3,2,1,1197,\napp,BACKEND,3,1200,UP,,1,1197,\n\n";
+        let stat = "# pxname,svname,scur,stot,wretr,wredis,status,chkfail,chkdown,hrsp_2xx,reuse,\n\
+                    public,FRONTEND,9,9,,,OPEN,,,9,,\napp,host1,3,1200,4,1,UP 1/3,2,1,1197,900,\n\
+                    app,BACKEND,3,1200,4,1,UP,,1,1197,900,\n\n";
         let servers = parse(stat);
         assert_eq!(servers.keys().collect::<Vec<_>>(), ["host1"]);
         let server = &servers["host1"];
         assert_eq!((server.status.as_str(), server.in_flight, server.requests), ("UP 1/3", 3, 1200));
         assert_eq!((server.answered, server.failed_checks, server.downs), (1197, 2, 1));
+        assert_eq!((server.reused, server.again), (900, 5));
     }
 }

@@ -104,6 +104,7 @@ impl<'a> Run<'a> {
         let mut faults = self.faults;
         faults.extend(seen::vacuous(&reports, &activations));
         faults.extend(seen::idle(&self.before, &after));
+        faults.extend(seen::tried_again(&self.before, &after));
         let since = |count: fn(&Server) -> u64| {
             let all = |servers: &BTreeMap<String, Server>| servers.values().map(count).sum::<u64>();
             all(&after) - all(&self.before)

@@ -76,9 +76,55 @@ pub(super) fn unanswered(before: &BTreeMap<String, Server>, after: &BTreeMap<Str
     after.iter().map(since).filter(|(_, count)| *count > 0).collect()
 }
 
-/// The servers that no request was sent to.
+/// The servers that no request was sent to, or none on a connection that was kept: what they could lose was not there.
 pub(super) fn idle(before: &BTreeMap<String, Server>, after: &BTreeMap<String, Server>) -> Vec<String> {
-    let had = |name: &String| before.get(name).map_or(0, |server| server.requests);
-    let idle = after.iter().filter(|(name, server)| server.requests == had(name));
-    idle.map(|(name, _)| format!("{name} was sent no request")).collect()
+    let all = after.iter().flat_map(|(name, server)| {
+        let had = before.get(name).cloned().unwrap_or_default();
+        let asked = (server.requests == had.requests).then(|| format!("{name} was sent no request"));
+        let kept = (server.reused == had.reused).then(|| format!("{name} was sent none on a connection that was kept"));
+        asked.into_iter().chain(kept)
+    });
+    all.collect()
+}
+
+/// The servers whose requests were tried once more, which hides what was lost.
+pub(super) fn tried_again(before: &BTreeMap<String, Server>, after: &BTreeMap<String, Server>) -> Vec<String> {
+    let had = |name: &String| before.get(name).map_or(0, |server| server.again);
+    let again = after.iter().filter(|(name, server)| server.again > had(name));
+    again.map(|(name, _)| format!("the balancer has tried requests to {name} again")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One server before a run, and after it.
+    fn servers(before: Server, after: Server) -> [BTreeMap<String, Server>; 2] {
+        [before, after].map(|server| BTreeMap::from([("host1".to_owned(), server)]))
+    }
+
+    fn busy() -> Server {
+        Server { requests: 20, answered: 20, reused: 15, ..Server::default() }
+    }
+
+    #[test]
+    fn a_server_that_was_busy_and_answered_all_is_found_well() {
+        let [before, after] = servers(
+            Server { requests: 9, answered: 7, reused: 6, ..Server::default() },
+            Server { requests: 29, answered: 27, ..busy() },
+        );
+        assert!(unanswered(&before, &after).is_empty(), "what it lost before is no part of it");
+        assert!(idle(&before, &after).is_empty() && tried_again(&before, &after).is_empty());
+    }
+
+    #[test]
+    fn what_it_lost_hid_or_was_not_asked_is_found() {
+        let [before, after] = servers(Server::default(), Server { answered: 18, again: 1, ..busy() });
+        assert_eq!(unanswered(&before, &after)["host1"], 2);
+        assert_eq!(tried_again(&before, &after).len(), 1);
+        let [before, after] = servers(busy(), busy());
+        assert_eq!(idle(&before, &after).len(), 2);
+        let [before, after] = servers(busy(), Server { requests: 30, answered: 30, ..busy() });
+        assert_eq!(idle(&before, &after), ["host1 was sent none on a connection that was kept"]);
+    }
 }

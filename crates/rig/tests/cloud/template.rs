@@ -1,5 +1,7 @@
 //! `aws/template.yml`.
 
+use std::{collections::BTreeSet, fs};
+
 use serde_json::Value;
 
 use crate::{file, yaml};
@@ -81,6 +83,46 @@ fn a_host_may_read_bundles_and_nothing_else() {
     assert_eq!(statements.as_array().unwrap().len(), 1, "{statements}");
     assert_eq!(statements[0]["Resource"], "${Bucket.Arn}/app-*");
     assert_eq!(all(&statements[0]["Action"]), ["s3:GetObject", "s3:GetObjectVersion"]);
+}
+
+/// What CreateDeployment looks up with the rights of whoever asks.
+const LOOKED_UP: [&str; 2] = ["codedeploy:GetApplicationRevision", "codedeploy:GetDeploymentConfig"];
+
+#[test]
+fn the_workflows_may_do_what_cargo_codedeploy_asks_and_nothing_else() {
+    let policies = template()["Resources"]["WorkflowRole"]["Properties"]["Policies"].clone();
+    assert_eq!(policies.as_array().unwrap().len(), 1, "{policies}");
+    let statements = policies[0]["PolicyDocument"]["Statement"].as_array().unwrap().clone();
+    let granted: BTreeSet<String> =
+        statements.iter().flat_map(|statement| all(&statement["Action"])).map(str::to_owned).collect();
+    let asked: BTreeSet<String> = asked().into_iter().chain(LOOKED_UP.map(str::to_owned)).collect();
+    assert_eq!(granted, asked);
+}
+
+/// As its source has it: `Request::new("deploy", "get-deployment")`, or of a group `self.request("list-deployments")`.
+fn asked() -> BTreeSet<String> {
+    let folder = rig::workspace().join("crates/releases/src/codedeploy");
+    let files = fs::read_dir(folder).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    let text = files.collect::<String>().replace(".request(\"", "Request::new(\"deploy\", \"");
+    let calls = text.split("Request::new(\"").skip(1).filter_map(|call| {
+        let (service, rest) = call.split_once('"')?;
+        let (operation, _) = rest.strip_prefix(", \"")?.split_once('"')?;
+        Some(action(service, operation))
+    });
+    let actions = calls.collect::<BTreeSet<_>>();
+    assert!(actions.len() > 8, "{actions:?}");
+    actions
+}
+
+/// `s3api put-object` is `s3:PutObject`.
+fn action(service: &str, operation: &str) -> String {
+    let service = match service {
+        "s3api" => "s3",
+        "deploy" => "codedeploy",
+        other => panic!("whose rights are those of aws {other}?"),
+    };
+    let words = operation.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
+    format!("{service}:{}", words.collect::<String>())
 }
 
 /// A host that leaves the rotation is what this product does without.

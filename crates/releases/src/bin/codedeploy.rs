@@ -19,8 +19,8 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 it failed, or was not seen to its end, and the last lines say what goes on; 2 bad input, or AWS refused, and
-nothing was changed.";
+Exit codes: 0 done, on each host; 1 it failed, or was not seen to its end, and the last lines say what goes on; 2 bad input, or AWS
+refused, and nothing was changed.";
 
 #[derive(Subcommand)]
 enum Verb {

@@ -1,26 +1,36 @@
-//! A line for each host that is being deployed to, below what is said, where a person watches.
+//! A line for each host that is being deployed to, and one for the whole, below what is said, where a person watches.
 
 use std::collections::BTreeMap;
 
 use indicatif::{MultiProgress, ProgressBar};
 
-use super::record::{Host, Status};
+use super::record::{Deployment, Host, Status};
 use crate::screen::{TICK, columns, cut, printable, say, spinner, step};
 
 /// Of a host that failed, so many last lines.
 const TAIL: usize = 20;
 
 /// What was said of each host so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Board {
     said: BTreeMap<String, Status>,
     all: MultiProgress,
-    lines: BTreeMap<String, ProgressBar>,
+    hosts: BTreeMap<String, ProgressBar>,
+    /// The last line: also while no host does anything, somebody is to see that this goes on.
+    whole: ProgressBar,
 }
 
 impl Board {
+    /// Nothing was said yet.
+    pub fn new() -> Self {
+        let all = MultiProgress::new();
+        let whole = all.add(spinner());
+        whole.enable_steady_tick(TICK);
+        Self { said: BTreeMap::new(), all, hosts: BTreeMap::new(), whole }
+    }
+
     /// Says what is new.
-    pub fn update(&mut self, hosts: &[Host]) {
+    pub fn update(&mut self, deployment: &Deployment, hosts: &[Host]) {
         for host in hosts {
             self.show(host);
             let before = self.said.insert(host.target_id.clone(), host.status);
@@ -28,30 +38,44 @@ impl Board {
                 self.all.suspend(|| say(&told(host)));
             }
         }
+        let ended = hosts.iter().filter(|host| host.status.is_final()).count();
+        let Deployment { deployment_id: id, status, .. } = deployment;
+        self.whole.set_message(fitted(&format!("{id} {status}, {ended} of {} hosts", hosts.len())));
     }
 
     fn show(&mut self, host: &Host) {
         let event = host.event().filter(|_| host.status == Status::InProgress);
         let Some(event) = event else {
-            if let Some(line) = self.lines.remove(&host.target_id) {
+            if let Some(line) = self.hosts.remove(&host.target_id) {
                 line.finish_and_clear();
             }
             return;
         };
-        let line = self.lines.entry(host.target_id.clone()).or_insert_with(|| {
-            let line = self.all.add(spinner());
+        let line = self.hosts.entry(host.target_id.clone()).or_insert_with(|| {
+            let line = self.all.insert_before(&self.whole, spinner());
             line.enable_steady_tick(TICK);
             line
         });
-        // The spinner, and how long it takes, need some columns, too.
-        let columns = columns().saturating_sub(10);
-        line.set_message(cut(&format!("{} {}", host.target_id, event.lifecycle_event_name), columns));
+        line.set_message(fitted(&format!("{} {}", host.target_id, event.lifecycle_event_name)));
     }
+}
+
+/// What follows is said where they were.
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.hosts.values().chain([&self.whole]).for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+/// The spinner, and how long it takes, need some columns, too.
+fn fitted(message: &str) -> String {
+    cut(message, columns().saturating_sub(10))
 }
 
 /// A line; of a host that failed the event, the code, the message, and the last lines of its output.
 fn told(host: &Host) -> String {
-    if !host.status.is_final() {
+    // One that was skipped has begun nothing.
+    if !host.status.is_final() || host.event().is_none() {
         return format!("  {:<19} {}", host.target_id, host.status);
     }
     let mut text = step(&host.target_id, host.took(), &host.status.to_string());
@@ -87,5 +111,12 @@ mod tests {
             ["  i-1                    2.5 s  Failed", "  AfterInstall: ScriptFailed: no", "  | line 10"]
         );
         assert_eq!((lines.len(), lines[21]), (22, "  | line 29"));
+    }
+
+    #[test]
+    fn a_host_that_was_skipped_took_no_time() {
+        let host = r#"{"targetId":"i-1","status":"Skipped","lifecycleEvents":[
+            {"lifecycleEventName":"Install","status":"Skipped"}]}"#;
+        assert_eq!(told(&serde_json::from_str(host).unwrap()), "  i-1                 Skipped");
     }
 }

@@ -54,10 +54,10 @@ impl Watcher {
 
     /// The same, whatever its end is.
     pub fn see_end(&self, id: &str) -> Result<Ended> {
-        let mut board = Board::default();
+        let mut board = Board::new();
         loop {
             let (deployment, hosts) = look(id).map_err(|error| self.lost(id, &error))?;
-            board.update(&hosts);
+            board.update(&deployment, &hosts);
             if deployment.status.is_final() {
                 return Ok(Ended { deployment, hosts });
             }

@@ -2,6 +2,7 @@
 //! CodeDeploy's service that really deploys to hosts.
 
 mod refusals;
+mod terminal;
 
 use std::{
     io::{BufRead, BufReader},

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt, fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Mutex,
     thread,
 };
@@ -133,17 +134,9 @@ pub fn run(verbs: &[Verb], every: usize) -> io::Result<Vec<Finding>> {
                 let mut stages: [Option<Stage>; 2] = [None, None];
                 loop {
                     let Some(trial) = next(&trials) else { return };
-                    let is_small = trial.how.is_of_a_disk();
-                    let stage = &mut stages[usize::from(is_small)];
-                    let result = match stage.take().map_or_else(|| Stage::set(&contents, is_small), Ok) {
-                        Ok(mut fresh) => {
-                            let result = fresh.run(trial);
-                            // What is broken must not spoil the next trial.
-                            *stage = (result.broken.is_empty() && fresh.has_room()).then_some(fresh);
-                            result
-                        }
-                        Err(error) => Ended::broken(format!("the host cannot be set up: {error}")),
-                    };
+                    let stage = &mut stages[usize::from(trial.how.is_of_a_disk())];
+                    let (result, fit) = attempt(trial, stage.take(), &contents);
+                    *stage = fit;
                     let mut kinds = kinds.lock().expect("no trial panics");
                     let finding = kinds.get_mut(&(trial.verb, trial.how, trial.heal)).expect("it is of a kind");
                     let known = finding.broken.len();
@@ -156,6 +149,23 @@ pub fn run(verbs: &[Verb], every: usize) -> io::Result<Vec<Finding>> {
     });
     findings.extend(kinds.into_inner().expect("no trial panics").into_values());
     Ok(findings)
+}
+
+/// On a host that is there, or a new one; returns it where the next trial can have it.
+fn attempt(trial: Trial, stage: Option<Stage>, contents: &Contents) -> (Ended, Option<Stage>) {
+    let tried = catch_unwind(AssertUnwindSafe(|| -> io::Result<_> {
+        let mut stage = stage.map_or_else(|| Stage::set(contents, trial.how.is_of_a_disk()), Ok)?;
+        let ended = stage.run(trial);
+        // What is broken must not spoil the next trial.
+        let is_fit = ended.broken.is_empty() && stage.has_room();
+        Ok((ended, is_fit.then_some(stage)))
+    }));
+    match tried {
+        Ok(Ok(tried)) => tried,
+        Ok(Err(error)) => (Ended::broken(format!("the host cannot be set up: {error}")), None),
+        // It has said why, with its host's journal. All the others are to be in the table all the same.
+        Err(_) => (Ended::broken("the rig panicked".to_owned()), None),
+    }
 }
 
 impl Finding {
@@ -435,7 +445,8 @@ impl Stage {
     }
 
     fn kill_instances(&self) {
-        self.0.host.succeed("systemctl kill -s KILL 'app-*@*'");
+        // One that retires may have gone before its turn comes, which systemctl says and then goes on.
+        self.0.host.run("systemctl kill -s KILL 'app-*@*'");
         self.0.host.wait_until("nobody serves", |host| host.run("systemctl is-active 'app-*@*'").code != 0);
     }
 

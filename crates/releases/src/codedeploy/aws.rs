@@ -39,7 +39,8 @@ impl Request {
     /// Asks, and reads the answer.
     ///
     /// # Errors
-    /// [`Error::Aws`]: one line that says why not, and what to do.
+    /// [`Error::Aws`] where it was refused: one line that says why, and what to do. [`Error::Release`] where there is no answer,
+    /// and what was asked may have been done.
     pub fn send<T: DeserializeOwned>(&self) -> Result<T> {
         let mut command = Command::new("aws");
         command.args([self.service, self.operation]).args(&self.options).args(["--output", "json"]);
@@ -50,22 +51,24 @@ impl Request {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Aws(
                 "the AWS CLI is not installed (no `aws` on the PATH): https://aws.amazon.com/cli".to_owned(),
             )),
-            Err(error) => Err(self.failed(&error.to_string())),
+            Err(error) => Err(Error::Aws(self.told(&error.to_string()))),
         }
     }
 
     fn read<T: DeserializeOwned>(&self, output: &Output) -> Result<T> {
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            return Err(self.failed(&refusal::explain(&said, output.status)));
+            let told = self.told(&refusal::explain(&said, output.status));
+            return Err(if refusal::is_one(&said, output.status) { Error::Aws(told) } else { Error::Release(told) });
         }
         // Some answers are nothing.
         let text = String::from_utf8_lossy(&output.stdout);
         let text = if text.trim().is_empty() { "null" } else { &text };
-        serde_json::from_str(text).map_err(|error| self.failed(&format!("its answer is not understood: {error}")))
+        serde_json::from_str(text)
+            .map_err(|error| Error::Release(self.told(&format!("its answer is not understood: {error}"))))
     }
 
-    fn failed(&self, why: &str) -> Error {
-        Error::Aws(format!("aws {} {}: {why}", self.service, self.operation))
+    fn told(&self, why: &str) -> String {
+        format!("aws {} {}: {why}", self.service, self.operation)
     }
 }

@@ -5,6 +5,21 @@ use std::fmt;
 use super::record::{Deployment, Host, Status};
 use crate::screen::printable;
 
+/// What became of hosts, the good first.
+const IN_ORDER: [Status; 11] = [
+    Status::Succeeded,
+    Status::Failed,
+    Status::Stopped,
+    Status::Skipped,
+    Status::Created,
+    Status::Queued,
+    Status::Pending,
+    Status::InProgress,
+    Status::Baking,
+    Status::Ready,
+    Status::Unknown,
+];
+
 /// One that has.
 #[derive(Debug)]
 pub struct Ended {
@@ -15,7 +30,8 @@ pub struct Ended {
 impl Ended {
     /// Whether every host has it. CodeDeploy calls it a success, too, where no more hosts have failed than may.
     pub fn is_good(&self) -> bool {
-        self.deployment.status == Status::Succeeded && self.ids(Status::Failed).is_empty()
+        let has_it = |host: &Host| host.status == Status::Succeeded;
+        self.deployment.status == Status::Succeeded && !self.hosts.is_empty() && self.hosts.iter().all(has_it)
     }
 
     /// The deployment by which CodeDeploy itself goes back from it.
@@ -34,7 +50,7 @@ impl Ended {
             let ids = self.ids(status);
             (!ids.is_empty()).then(|| format!("{status}: {}", ids.join(" ")))
         };
-        let told: Vec<_> = [Status::Succeeded, Status::Failed, Status::Skipped].into_iter().filter_map(of).collect();
+        let told: Vec<_> = IN_ORDER.into_iter().filter_map(of).collect();
         told.join("; ")
     }
 }
@@ -48,9 +64,9 @@ impl fmt::Display for Ended {
         }
         write!(f, "{id}: {status}")?;
         if let Some(message) = &told.message {
-            write!(f, ": {} ({})", printable(message), told.code.as_deref().unwrap_or("no code"))?;
+            write!(f, ": {} ({})", printable(message), printable(told.code.as_deref().unwrap_or("no code")))?;
         } else if *status == Status::Succeeded {
-            write!(f, ", says CodeDeploy, for so many hosts may fail; deploy again, or go back")?;
+            write!(f, ", says CodeDeploy, and not every host has it; deploy again, or go back")?;
         }
         let hosts = self.by_status();
         if hosts.is_empty() { Ok(()) } else { write!(f, "\n{hosts}") }
@@ -74,9 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_good_where_no_host_has_failed() {
-        let good = ended("Succeeded", &[("i-1", "Succeeded"), ("i-2", "Skipped")]);
-        assert_eq!((good.is_good(), good.to_string().as_str()), (true, "d-1 has succeeded: s3://b/k on 1 hosts"));
+    fn a_success_is_good_where_every_host_has_it() {
+        let good = ended("Succeeded", &[("i-1", "Succeeded"), ("i-2", "Succeeded")]);
+        assert_eq!((good.is_good(), good.to_string().as_str()), (true, "d-1 has succeeded: s3://b/k on 2 hosts"));
+        for status in ["Skipped", "Stopped", "Pending", "InProgress", "Unknown", "Odd"] {
+            assert!(!ended("Succeeded", &[("i-1", "Succeeded"), ("i-2", status)]).is_good(), "{status}");
+        }
+        assert!(!ended("Succeeded", &[]).is_good(), "on no host");
         let bad = ended("Succeeded", &[("i-1", "Succeeded"), ("i-2", "Failed")]);
         let told = bad.to_string();
         assert!(!bad.is_good() && told.starts_with("d-1: Succeeded, says CodeDeploy"), "{told}");

@@ -37,6 +37,7 @@ impl Group {
     pub fn deployments(&self) -> Result<Vec<Deployment>> {
         #[derive(Deserialize)]
         struct Ids {
+            #[serde(deserialize_with = "record::ids")]
             deployments: Vec<String>,
         }
         #[derive(Deserialize)]
@@ -60,6 +61,7 @@ impl Group {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Answer {
+            #[serde(deserialize_with = "record::id")]
             deployment_id: String,
         }
         if watcher.is_interrupted() {
@@ -72,7 +74,12 @@ impl Group {
             request = request.with("override-alarm-configuration", "enabled=false");
         }
         let answer = request.with("description", format!("{what}: {revision}")).send::<Answer>();
-        let id = answer.map_err(|error| if watcher.is_interrupted() { self.unknown() } else { error })?.deployment_id;
+        let lost = |error| match error {
+            _ if watcher.is_interrupted() => self.unknown("interrupted"),
+            Error::Release(why) => self.unknown(&why),
+            refused => refused,
+        };
+        let id = answer.map_err(lost)?.deployment_id;
         say(&format!("deployment {id}"));
         Ok(id)
     }
@@ -103,9 +110,9 @@ impl Group {
         request.with("deployment-group-name", &self.name)
     }
 
-    fn unknown(&self) -> Error {
+    fn unknown(&self, why: &str) -> Error {
         Error::Release(format!(
-            "interrupted while the deployment was made: `aws deploy list-deployments --application-name {} \
+            "{why} while the deployment was made: `aws deploy list-deployments --application-name {} \
              --deployment-group-name {} --max-items 1` says whether it was",
             self.application, self.name
         ))

@@ -55,6 +55,14 @@ const WORDS: [(&str, &str); 9] = [
 ];
 const LOG_IN: &str = "log in (`aws sso login`, `aws configure`, or as you do), or give AWS_PROFILE";
 
+/// What the CLI says where AWS may have done what it was asked, and the answer was lost.
+const LOST: [&str; 4] = ["Connection was closed", "Read timeout", "Connection broken", "Could not parse response"];
+
+/// Whether nothing was done: the CLI said why itself, and did not lose the answer.
+pub fn is_one(said: &str, status: ExitStatus) -> bool {
+    status.code().is_some() && !said.trim().is_empty() && !LOST.iter().any(|words| said.contains(words))
+}
+
 /// What the CLI printed on standard error, and how it ended.
 pub fn explain(said: &str, status: ExitStatus) -> String {
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -72,11 +80,13 @@ pub fn explain(said: &str, status: ExitStatus) -> String {
     remedy.map_or_else(|| what.clone(), |todo| format!("{what}: {todo}"))
 }
 
-/// `An error occurred (CODE) when calling the NAME operation: MESSAGE`.
+/// `An error occurred (CODE) when calling the NAME operation: MESSAGE`, or `operation (reached max retries: 4): MESSAGE`.
 fn parse(said: &str) -> Option<(&str, &str)> {
     let (_, rest) = said.split_once("An error occurred (")?;
     let (code, rest) = rest.split_once(") when calling the ")?;
-    let (_, message) = rest.split_once(": ").unwrap_or(("", rest));
+    let (_, rest) = rest.split_once(" operation").unwrap_or(("", rest));
+    let rest = rest.strip_prefix(" (").and_then(|rest| Some(rest.split_once(')')?.1)).unwrap_or(rest);
+    let message = rest.trim_start_matches([':', ' ']);
     Some((code, message.trim_end_matches('.')))
 }
 
@@ -116,6 +126,15 @@ mod tests {
     }
 
     #[test]
+    fn where_the_answer_was_lost_nobody_says_that_nothing_was_done() {
+        let [failed, killed] = [255 << 8, 9].map(ExitStatus::from_raw);
+        assert!(is_one("An error occurred (AccessDenied) when calling the A operation: No", failed));
+        assert!(is_one("Unable to locate credentials", failed));
+        assert!(!is_one("Connection was closed before we received a valid response", failed));
+        assert!(!is_one("", killed) && !is_one("", failed) && !is_one("warning", killed));
+    }
+
+    #[test]
     fn what_to_do_follows_from_the_code_or_from_what_the_cli_says_itself() {
         for (said, todo) in [
             ("An error occurred (NoSuchBucket) when calling the PutObject operation: There is none", "aws s3 ls"),
@@ -127,5 +146,7 @@ mod tests {
         }
         assert_eq!(told("An error occurred (New) when calling the A operation: It is.\nBad."), "It is. Bad (New)");
         assert_eq!(told(" \n"), "exit status: 255");
+        let tried = "An error occurred (New) when calling the A operation (reached max retries: 4): Rate exceeded";
+        assert_eq!(told(tried), "Rate exceeded (New)");
     }
 }

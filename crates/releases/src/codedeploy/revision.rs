@@ -11,7 +11,7 @@ use super::aws::Request;
 use crate::{
     Error, ReleaseId, Result,
     manifest::APP,
-    screen::{say, show_doing, show_done, step},
+    screen::{say, show_doing, show_done, step, without_controls},
 };
 
 /// As CodeDeploy has it; it goes back to AWS as it came.
@@ -79,10 +79,15 @@ impl Revision {
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.s3_location {
-            Some(S3 { bucket, key, .. }) => write!(f, "s3://{bucket}/{key}"),
-            None => f.write_str(&self.json()),
+            // A key may have any character, and whoever may register a revision chooses it.
+            Some(S3 { bucket, key, .. }) => f.write_str(&one_line(&format!("s3://{bucket}/{key}"))),
+            None => f.write_str(&one_line(&self.json())),
         }
     }
+}
+
+fn one_line(text: &str) -> String {
+    without_controls(&text.replace('\n', " "))
 }
 
 /// What a list of revisions answers.

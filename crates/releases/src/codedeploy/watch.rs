@@ -8,7 +8,7 @@ use super::{
     aws::Request,
     board::Board,
     ended::Ended,
-    record::{Deployment, Host},
+    record::{Deployment, Host, Status, ids},
     refusal::hints,
 };
 use crate::{Error, Result, interrupt::Interrupt, screen::say};
@@ -122,7 +122,7 @@ fn hosts(id: &str) -> Result<Vec<Host>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Ids {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "ids")]
         target_ids: Vec<String>,
     }
     #[derive(Deserialize)]
@@ -137,12 +137,21 @@ fn hosts(id: &str) -> Result<Vec<Host>> {
     }
     let mut ids = Request::new("deploy", "list-deployment-targets").with("deployment-id", id).send::<Ids>()?.target_ids;
     ids.sort();
-    let mut hosts = Vec::new();
+    let mut hosts: Vec<Host> = Vec::new();
     for ids in ids.chunks(MOST_HOSTS) {
         let request = Request::new("deploy", "batch-get-deployment-targets").with("deployment-id", id);
         let answer: Answer =
             request.words(["--target-ids"].into_iter().chain(ids.iter().map(String::as_str))).send()?;
-        hosts.extend(answer.deployment_targets.into_iter().filter_map(|target| target.instance_target));
+        let known: Vec<Host> =
+            answer.deployment_targets.into_iter().filter_map(|target| target.instance_target).collect();
+        // Who is not told of has not succeeded.
+        let missing = ids.iter().filter(|id| known.iter().all(|host| host.target_id != **id));
+        hosts.extend(missing.map(|id| Host {
+            target_id: id.clone(),
+            status: Status::Unknown,
+            lifecycle_events: Vec::new(),
+        }));
+        hosts.extend(known);
     }
     Ok(hosts)
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use releases::{
     Result, bundle,
-    codedeploy::{self, Group, Watcher},
+    codedeploy::{self, Group, Id, Watcher},
     manifest::APP,
     screen::without_controls,
 };
@@ -53,7 +53,7 @@ enum Verb {
     #[command(after_help = "Example: cargo codedeploy watch d-ABCDEFGHI")]
     Watch {
         /// Its id
-        deployment: String,
+        deployment: Id,
         /// For how long.
         #[command(flatten)]
         within: Within,

@@ -2,13 +2,13 @@
 
 use std::{
     io::ErrorKind,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use serde::de::DeserializeOwned;
 
 use super::refusal;
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt::Interrupt};
 
 /// What is asked of AWS.
 #[derive(Debug)]
@@ -42,11 +42,19 @@ impl Request {
     /// [`Error::Aws`] where it was refused: one line that says why, and what to do. [`Error::Release`] where there is no answer,
     /// and what was asked may have been done.
     pub fn send<T: DeserializeOwned>(&self) -> Result<T> {
+        self.look(&Interrupt::default())
+    }
+
+    /// The same of what changes nothing, so that an interrupt may end it.
+    ///
+    /// # Errors
+    /// As [`Self::send`], and [`Error::Release`] where it was ended.
+    pub fn look<T: DeserializeOwned>(&self, interrupt: &Interrupt) -> Result<T> {
         let mut command = Command::new("aws");
         command.args([self.service, self.operation]).args(&self.options).args(["--output", "json"]);
         // A question of its own, for a second factor say, goes to the terminal.
-        command.env("AWS_PAGER", "").env("AWS_CLI_AUTO_PROMPT", "off").stderr(Stdio::piped()).stdout(Stdio::piped());
-        match command.output() {
+        command.env("AWS_PAGER", "").env("AWS_CLI_AUTO_PROMPT", "off");
+        match interrupt.output(command) {
             Ok(output) => self.read(&output),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Aws(
                 "the AWS CLI is not installed (no `aws` on the PATH): https://aws.amazon.com/cli".to_owned(),

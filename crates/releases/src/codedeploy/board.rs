@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use indicatif::{MultiProgress, ProgressBar};
 
-use super::record::{Deployment, Host, Status};
+use super::{
+    id::Id,
+    record::{Deployment, Host, Status},
+};
 use crate::screen::{TICK, columns, cut, printable, say, spinner, step};
 
 /// Of a host that failed, so many last lines.
@@ -13,9 +16,9 @@ const TAIL: usize = 20;
 /// What was said of each host so far.
 #[derive(Debug)]
 pub struct Board {
-    said: BTreeMap<String, Status>,
+    said: BTreeMap<Id, Status>,
     all: MultiProgress,
-    hosts: BTreeMap<String, ProgressBar>,
+    hosts: BTreeMap<Id, ProgressBar>,
     /// The last line: also while no host does anything, somebody is to see that this goes on.
     whole: ProgressBar,
 }
@@ -78,7 +81,7 @@ fn told(host: &Host) -> String {
     if !host.status.is_final() || host.event().is_none() {
         return format!("  {:<19} {}", host.target_id, host.status);
     }
-    let mut text = step(&host.target_id, host.took(), &host.status.to_string());
+    let mut text = step(host.target_id.as_str(), host.took(), &host.status.to_string());
     if let Some(event) = host.failed_event() {
         let diagnostics = event.diagnostics.clone().unwrap_or_default();
         let why = format!("{}: {}: {}", event.lifecycle_event_name, diagnostics.error_code, diagnostics.message);

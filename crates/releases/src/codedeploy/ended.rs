@@ -1,24 +1,15 @@
 //! How a deployment has ended.
 
-use std::fmt;
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+};
 
-use super::record::{Deployment, Host, Status};
+use super::{
+    id::Id,
+    record::{Deployment, Host, Status},
+};
 use crate::screen::printable;
-
-/// What became of hosts, the good first.
-const IN_ORDER: [Status; 11] = [
-    Status::Succeeded,
-    Status::Failed,
-    Status::Stopped,
-    Status::Skipped,
-    Status::Created,
-    Status::Queued,
-    Status::Pending,
-    Status::InProgress,
-    Status::Baking,
-    Status::Ready,
-    Status::Unknown,
-];
 
 /// One that has.
 #[derive(Debug)]
@@ -35,23 +26,17 @@ impl Ended {
     }
 
     /// The deployment by which CodeDeploy itself goes back from it.
-    pub fn way_back(&self) -> Option<&str> {
-        self.deployment.rollback_info.rollback_deployment_id.as_deref()
-    }
-
-    fn ids(&self, status: Status) -> Vec<&str> {
-        let of = self.hosts.iter().filter(|host| host.status == status);
-        of.map(|host| host.target_id.as_str()).collect()
+    pub fn way_back(&self) -> Option<&Id> {
+        self.deployment.rollback_info.rollback_deployment_id.as_ref()
     }
 
     /// `Succeeded: i-1; Failed: i-2 i-3`.
     fn by_status(&self) -> String {
-        let of = |status| {
-            let ids = self.ids(status);
-            (!ids.is_empty()).then(|| format!("{status}: {}", ids.join(" ")))
-        };
-        let told: Vec<_> = IN_ORDER.into_iter().filter_map(of).collect();
-        told.join("; ")
+        let mut ids: BTreeMap<Status, String> = BTreeMap::new();
+        for Host { target_id, status, .. } in &self.hosts {
+            let _ = write!(ids.entry(*status).or_default(), " {target_id}");
+        }
+        ids.iter().map(|(status, ids)| format!("{status}:{ids}")).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -60,7 +45,7 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Deployment { deployment_id: id, status, revision, error_information: told, .. } = &self.deployment;
         if self.is_good() {
-            return write!(f, "{id} has succeeded: {revision} on {} hosts", self.ids(Status::Succeeded).len());
+            return write!(f, "{id} has succeeded: {revision} on {} hosts", self.hosts.len());
         }
         write!(f, "{id}: {status}")?;
         if let Some(message) = &told.message {

@@ -7,6 +7,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{
     Watcher,
     aws::Request,
+    id::Id,
     record::{self, Deployment},
     revision::Revision,
 };
@@ -37,8 +38,7 @@ impl Group {
     pub fn deployments(&self) -> Result<Vec<Deployment>> {
         #[derive(Deserialize)]
         struct Ids {
-            #[serde(deserialize_with = "record::ids")]
-            deployments: Vec<String>,
+            deployments: Vec<Id>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -49,7 +49,7 @@ impl Group {
         let mut all = Vec::new();
         for ids in ids[..ids.len().min(MOST)].chunks(AT_ONCE) {
             let request = Request::new("deploy", "batch-get-deployments");
-            let words = ["--deployment-ids"].into_iter().chain(ids.iter().map(String::as_str));
+            let words = ["--deployment-ids"].into_iter().chain(ids.iter().map(Id::as_str));
             all.extend(request.words(words).send::<Answer>()?.deployments_info);
         }
         all.sort_by(|one, other| other.create_time.0.total_cmp(&one.create_time.0));
@@ -57,12 +57,11 @@ impl Group {
     }
 
     /// Has CodeDeploy begin, and returns the deployment's id.
-    pub fn create(&self, revision: &Revision, kind: Kind, watcher: &Watcher) -> Result<String> {
+    pub fn create(&self, revision: &Revision, kind: Kind, watcher: &Watcher) -> Result<Id> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Answer {
-            #[serde(deserialize_with = "record::id")]
-            deployment_id: String,
+            deployment_id: Id,
         }
         if watcher.is_interrupted() {
             return Err(Error::Aws("interrupted before a deployment was made".to_owned()));
@@ -85,7 +84,7 @@ impl Group {
     }
 
     /// Stops a deployment, and waits until its hosts have ended what they were at.
-    pub fn stop(&self, id: &str, watcher: &Watcher) -> Result<()> {
+    pub fn stop(&self, id: &Id, watcher: &Watcher) -> Result<()> {
         let request = Request::new("deploy", "stop-deployment").with("deployment-id", id);
         // What follows it is ours to say.
         let stopped = request.words(["--no-auto-rollback-enabled"]).send::<IgnoredAny>();

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::revision::Revision;
+use super::{id::Id, revision::Revision};
 
 /// What the description of a rollback begins with: CodeDeploy has no other place to say that it is one.
 pub const ROLLBACK: &str = "rollback";
@@ -14,8 +14,7 @@ pub const ROLLBACK: &str = "rollback";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployment {
-    #[serde(deserialize_with = "id")]
-    pub deployment_id: String,
+    pub deployment_id: Id,
     pub status: Status,
     pub revision: Revision,
     pub create_time: Time,
@@ -29,7 +28,7 @@ pub struct Deployment {
 }
 
 /// Of a deployment, a host or an event: all are told in these words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Status {
     Created,
     Queued,
@@ -55,18 +54,16 @@ pub struct Told {
 
 /// CodeDeploy's own rollback of a deployment.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct RollbackInfo {
-    #[serde(deserialize_with = "id_if_any")]
-    pub rollback_deployment_id: Option<String>,
+    pub rollback_deployment_id: Option<Id>,
 }
 
 /// A host, in one deployment.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
-    #[serde(deserialize_with = "id")]
-    pub target_id: String,
+    pub target_id: Id,
     pub status: Status,
     #[serde(default)]
     pub lifecycle_events: Vec<Event>,
@@ -141,26 +138,6 @@ impl Host {
     }
 }
 
-/// An id is printed in commands that people paste, and given to the CLI, which takes some words for options or for files.
-fn checked<E: serde::de::Error>(id: String) -> Result<String, E> {
-    let is_of_one = |c: char| c.is_ascii_alphanumeric() || "-_.:/@+=".contains(c);
-    let is_one =
-        id.starts_with(|c: char| c.is_ascii_alphanumeric()) && id.chars().all(is_of_one) && !id.contains("://");
-    if is_one { Ok(id) } else { Err(E::custom(format!("{id:?} is no id"))) }
-}
-
-pub fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    String::deserialize(from).and_then(checked)
-}
-
-fn id_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    Option::<String>::deserialize(from)?.map(checked).transpose()
-}
-
-pub fn ids<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    Vec::<String>::deserialize(from)?.into_iter().map(checked).collect()
-}
-
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(from)?;
@@ -173,18 +150,6 @@ impl<'de> Deserialize<'de> for Time {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_would_be_an_option_a_file_or_a_command_is_no_id() {
-        let read = |text: &str| {
-            let from = Value::from(text);
-            id(from).is_ok()
-        };
-        assert!(["d-ABCDEFGHI", "i-0123456789abcdef0", "premises.host-1"].into_iter().all(read));
-        let hostile =
-            ["", "--endpoint-url=http://a", "file:///etc/hostname", "d-1; id", "$(id)", "d-1\nd-2", "d-1`id`"];
-        assert!(!hostile.into_iter().any(read));
-    }
 
     #[test]
     fn both_versions_of_the_cli_tell_the_same_time() {

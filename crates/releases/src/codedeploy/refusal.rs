@@ -2,6 +2,7 @@
 
 use std::process::ExitStatus;
 
+use super::id::Id;
 use crate::screen::{cut, printable};
 
 const LONGEST: usize = 400;
@@ -55,8 +56,18 @@ const WORDS: [(&str, &str); 9] = [
 ];
 const LOG_IN: &str = "log in (`aws sso login`, `aws configure`, or as you do), or give AWS_PROFILE";
 
-/// What the CLI says where AWS may have done what it was asked, and the answer was lost.
-const LOST: [&str; 4] = ["Connection was closed", "Read timeout", "Connection broken", "Could not parse response"];
+/// What the CLI says where AWS may have done what it was asked: the answer was lost, or is that something broke there.
+const LOST: [&str; 9] = [
+    "Connection was closed",
+    "Read timeout",
+    "Connection broken",
+    "Could not parse response",
+    "(InternalFailure)",
+    "(InternalServerError)",
+    "(500)",
+    "(502)",
+    "(504)",
+];
 
 /// Whether nothing was done: the CLI said why itself, and did not lose the answer.
 pub fn is_one(said: &str, status: ExitStatus) -> bool {
@@ -96,12 +107,13 @@ fn remedy_of_code(code: &str, message: &str) -> Option<String> {
     let id = message
         .rsplit('\'')
         .nth(1)
-        .filter(|_| code == "DeploymentLimitExceededException" && message.contains("active"));
-    Some(id.map_or(todo, |id| format!("{}; `just rollback GROUP` stops it, too", hints(id))))
+        .filter(|_| code == "DeploymentLimitExceededException" && message.contains("active"))
+        .and_then(|id| id.parse().ok());
+    Some(id.map_or(todo, |id: Id| format!("{}; `just rollback GROUP` stops it, too", hints(&id))))
 }
 
 /// How to watch a deployment, and how to stop it.
-pub fn hints(id: &str) -> String {
+pub fn hints(id: &Id) -> String {
     format!("watch it: `just watch {id}`; stop it: `aws deploy stop-deployment --deployment-id {id}`")
 }
 
@@ -123,6 +135,9 @@ mod tests {
         );
         assert!(told.contains("`just watch d-ABCDEFGHI`; stop it: `aws deploy stop-deployment --deployment-id d-ABC"));
         assert_eq!(told.lines().count(), 1);
+        let hostile = "An error occurred (DeploymentLimitExceededException) when calling the CreateDeployment operation: the \
+                       active Deployment '$(id)'";
+        assert!(self::told(hostile).ends_with(": wait for what is under way, or stop it"));
     }
 
     #[test]
@@ -130,6 +145,10 @@ mod tests {
         let [failed, killed] = [255 << 8, 9].map(ExitStatus::from_raw);
         assert!(is_one("An error occurred (AccessDenied) when calling the A operation: No", failed));
         assert!(is_one("Unable to locate credentials", failed));
+        assert!(!is_one(
+            "An error occurred (InternalFailure) when calling the A operation (reached max retries: 4): ",
+            failed
+        ));
         assert!(!is_one("Connection was closed before we received a valid response", failed));
         assert!(!is_one("", killed) && !is_one("", failed) && !is_one("warning", killed));
     }

@@ -8,7 +8,8 @@ use super::{
     aws::Request,
     board::Board,
     ended::Ended,
-    record::{Deployment, Host, Status, ids},
+    id::Id,
+    record::{Deployment, Host, Status},
     refusal::hints,
 };
 use crate::{Error, Result, interrupt::Interrupt, screen::say};
@@ -32,7 +33,9 @@ impl Watcher {
     /// # Errors
     /// Where signals cannot be caught.
     pub fn begin(limit: Option<Duration>) -> Result<Self> {
-        Ok(Self { interrupt: Interrupt::heed()?, began: Instant::now(), limit })
+        let (began, interrupt) = (Instant::now(), Interrupt::heed()?);
+        limit.into_iter().for_each(|limit| interrupt.ends_after(limit));
+        Ok(Self { interrupt, began, limit })
     }
 
     /// Watches a deployment to its end, which must be a good one on each host; and where CodeDeploy goes back from it by itself,
@@ -40,7 +43,7 @@ impl Watcher {
     ///
     /// # Errors
     /// [`Error::Release`] where it is not, or was not seen.
-    pub fn see(&self, id: &str) -> Result<()> {
+    pub fn see(&self, id: &Id) -> Result<()> {
         let ended = self.see_end(id)?;
         if ended.is_good() {
             say(&ended.to_string());
@@ -53,10 +56,10 @@ impl Watcher {
     }
 
     /// The same, whatever its end is.
-    pub fn see_end(&self, id: &str) -> Result<Ended> {
+    pub fn see_end(&self, id: &Id) -> Result<Ended> {
         let mut board = Board::new();
         loop {
-            let (deployment, hosts) = look(id).map_err(|error| self.lost(id, &error))?;
+            let (deployment, hosts) = self.look(id).map_err(|error| self.lost(id, &error))?;
             board.update(&deployment, &hosts);
             if deployment.status.is_final() {
                 return Ok(Ended { deployment, hosts });
@@ -71,7 +74,7 @@ impl Watcher {
     }
 
     /// What is said last of a deployment that failed, whatever comes of the way back.
-    fn see_way_back(&self, ended: &Ended, back: &str) -> String {
+    fn see_way_back(&self, ended: &Ended, back: &Id) -> String {
         say(&format!("{ended}\nCodeDeploy goes back by itself\ndeployment {back}"));
         let Deployment { deployment_id: id, status, .. } = &ended.deployment;
         match self.see_end(back) {
@@ -90,68 +93,77 @@ impl Watcher {
         self.limit.map_or(POLL, |limit| POLL.min(limit.saturating_sub(self.began.elapsed())))
     }
 
-    /// Ctrl-C in a terminal is for the AWS CLI as well, which fails then.
-    fn lost(&self, id: &str, error: &Error) -> Error {
-        goes_on(id, &if self.is_interrupted() { "interrupted".to_owned() } else { error.to_string() })
+    /// The AWS CLI fails where it was ended; Ctrl-C in a terminal is for it as well.
+    fn lost(&self, id: &Id, error: &Error) -> Error {
+        let why = match self.limit.filter(|limit| self.began.elapsed() >= *limit) {
+            _ if self.is_interrupted() => "interrupted".to_owned(),
+            Some(limit) => format!("no answer after {} s", limit.as_secs()),
+            None => error.to_string(),
+        };
+        goes_on(id, &why)
     }
-}
 
-fn goes_on(id: &str, why: &str) -> Error {
-    Error::Release(format!("{why}\nthe deployment {id} goes on; {}", hints(id)))
-}
+    /// The deployment first: where it has ended, so have its hosts.
+    fn look(&self, id: &Id) -> Result<(Deployment, Vec<Host>)> {
+        let deployment = self.look_up(id)?;
+        let hosts = if deployment.status.has_begun() { self.hosts(id)? } else { Vec::new() };
+        Ok((deployment, hosts))
+    }
 
-/// The deployment first: where it has ended, so have its hosts.
-fn look(id: &str) -> Result<(Deployment, Vec<Host>)> {
-    let deployment = look_up(id)?;
-    let hosts = if deployment.status.has_begun() { hosts(id)? } else { Vec::new() };
-    Ok((deployment, hosts))
-}
-
-/// What CodeDeploy has on record of it.
-pub fn look_up(id: &str) -> Result<Deployment> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer {
-        deployment_info: Deployment,
-    }
-    let answer: Answer = Request::new("deploy", "get-deployment").with("deployment-id", id).send()?;
-    Ok(answer.deployment_info)
-}
-
-fn hosts(id: &str) -> Result<Vec<Host>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Ids {
-        #[serde(default, deserialize_with = "ids")]
-        target_ids: Vec<String>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer {
-        deployment_targets: Vec<Target>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Target {
-        instance_target: Option<Host>,
-    }
-    let mut ids = Request::new("deploy", "list-deployment-targets").with("deployment-id", id).send::<Ids>()?.target_ids;
-    ids.sort();
-    let mut hosts: Vec<Host> = Vec::new();
-    for ids in ids.chunks(MOST_HOSTS) {
-        let request = Request::new("deploy", "batch-get-deployment-targets").with("deployment-id", id);
+    /// What CodeDeploy has on record of it.
+    pub fn look_up(&self, id: &Id) -> Result<Deployment> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer {
+            deployment_info: Deployment,
+        }
         let answer: Answer =
-            request.words(["--target-ids"].into_iter().chain(ids.iter().map(String::as_str))).send()?;
-        let known: Vec<Host> =
-            answer.deployment_targets.into_iter().filter_map(|target| target.instance_target).collect();
-        // Who is not told of has not succeeded.
-        let missing = ids.iter().filter(|id| known.iter().all(|host| host.target_id != **id));
-        hosts.extend(missing.map(|id| Host {
-            target_id: id.clone(),
-            status: Status::Unknown,
-            lifecycle_events: Vec::new(),
-        }));
-        hosts.extend(known);
+            Request::new("deploy", "get-deployment").with("deployment-id", id).look(&self.interrupt)?;
+        Ok(answer.deployment_info)
     }
-    Ok(hosts)
+
+    fn hosts(&self, id: &Id) -> Result<Vec<Host>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Ids {
+            #[serde(default)]
+            target_ids: Vec<Id>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer {
+            deployment_targets: Vec<Target>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Target {
+            instance_target: Option<Host>,
+        }
+        let mut ids = Request::new("deploy", "list-deployment-targets")
+            .with("deployment-id", id)
+            .look::<Ids>(&self.interrupt)?
+            .target_ids;
+        ids.sort();
+        let mut hosts: Vec<Host> = Vec::new();
+        for ids in ids.chunks(MOST_HOSTS) {
+            let request = Request::new("deploy", "batch-get-deployment-targets").with("deployment-id", id);
+            let answer: Answer =
+                request.words(["--target-ids"].into_iter().chain(ids.iter().map(Id::as_str))).look(&self.interrupt)?;
+            let known: Vec<Host> =
+                answer.deployment_targets.into_iter().filter_map(|target| target.instance_target).collect();
+            // Who is not told of has not succeeded.
+            let missing = ids.iter().filter(|id| known.iter().all(|host| host.target_id != **id));
+            hosts.extend(missing.map(|id| Host {
+                target_id: id.clone(),
+                status: Status::Unknown,
+                lifecycle_events: Vec::new(),
+            }));
+            hosts.extend(known);
+        }
+        Ok(hosts)
+    }
+}
+
+fn goes_on(id: &Id, why: &str) -> Error {
+    Error::Release(format!("{why}\nthe deployment {id} goes on; {}", hints(id)))
 }

@@ -6,8 +6,8 @@
 //! group asks for that, the last good revision after it.
 
 mod account;
+mod engine;
 mod ledger;
-mod roll_out;
 mod service;
 mod wire;
 

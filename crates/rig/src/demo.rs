@@ -151,21 +151,12 @@ impl Campaign {
     }
 
     fn to_json(&self) -> String {
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
-        let activation = |activation: &Activation| {
-            json!({
-                "what": activation.what,
-                "release": activation.release.as_str(),
-                "from_ms": milliseconds(activation.span.from),
-                "took_ms": milliseconds(activation.span.length()),
-            })
-        };
         let report = json!({
             "format": 1,
             "requests": self.sent(),
             "lost": self.lost(),
             "vacuous": self.lacks(),
-            "activations": self.activations.iter().map(activation).collect::<Vec<_>>(),
+            "activations": self.activations.iter().map(Activation::to_json).collect::<Vec<_>>(),
             "kinds": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
         });
         format!("{report:#}\n")

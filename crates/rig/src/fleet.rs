@@ -103,9 +103,7 @@ impl Fleet {
 
     /// As CodeDeploy's agent does it on one host.
     fn deploy(&self, n: u8, archive: &[u8]) -> Result<(), String> {
-        let deployment = Agent::new(self.host(n)).deploy(archive);
-        let last = deployment.last();
-        if deployment.succeeded() { Ok(()) } else { Err(format!("{}: {}", last.name, last.tail().trim())) }
+        Agent::new(self.host(n)).deploy(archive).outcome()
     }
 
     /// What each host, asked on the fleet's network, does not serve as it should.

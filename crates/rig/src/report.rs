@@ -72,6 +72,19 @@ pub struct Activation {
     pub span: Span,
 }
 
+impl Activation {
+    /// For programs. Times are milliseconds.
+    pub(crate) fn to_json(&self) -> Value {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+        json!({
+            "what": self.what,
+            "release": self.release.as_str(),
+            "from_ms": milliseconds(self.span.from),
+            "took_ms": milliseconds(self.span.length()),
+        })
+    }
+}
+
 /// A request that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {

@@ -75,6 +75,14 @@ impl Deployment {
         self.failure().map_or("ok".to_owned(), failed)
     }
 
+    /// Why it failed, if it did: the event, the code, and the end of what its script said.
+    ///
+    /// # Errors
+    /// With that.
+    pub fn outcome(&self) -> Result<(), String> {
+        if self.succeeded() { Ok(()) } else { Err(format!("{}: {}", self.ended(), self.last().tail().trim())) }
+    }
+
     /// The deployment, if it succeeded.
     ///
     /// # Panics

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{
     account::Account,
+    engine::Engine,
     ledger::{Ledger, Record},
-    roll_out::RollOut,
     wire::{Answer, Refusal, Request},
 };
 use crate::{Host, rollout::Configuration};
@@ -142,9 +142,9 @@ impl Service {
 
     fn begin(&self, id: &str) {
         let (account, ledger) = (Arc::clone(&self.account), Arc::clone(&self.ledger));
-        let roll_out = RollOut { account, ledger, hosts: self.hosts.clone(), id: id.to_owned() };
+        let engine = Engine { account, ledger, hosts: self.hosts.clone(), id: id.to_owned() };
         let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
-        at_work.push(thread::spawn(move || roll_out.run()));
+        at_work.push(thread::spawn(move || engine.run()));
     }
 
     /// Newest first.

@@ -36,8 +36,7 @@ pub(super) fn stop_start(fleet: &mut Fleet) -> io::Result<Row> {
     hosts.iter().for_each(|n| fleet.balancer.wait_until_up(&name(*n)));
     let mut run = Run::begin(fleet);
     run.succeed(OneAtATime, &hosts, &second.id, |fleet, n| {
-        let deployment = Agent::new(fleet.host(n)).group(GROUP).deploy(&second.archive);
-        if deployment.succeeded() { Ok(()) } else { Err(deployment.ended()) }
+        Agent::new(fleet.host(n)).group(GROUP).deploy(&second.archive).outcome()
     });
     let seen = run.end();
     let faults = (seen.lost() == 0).then(|| "it must lose requests, and did not".to_owned());

@@ -49,26 +49,17 @@ impl Row {
 
     /// For programs. Times are milliseconds.
     pub(super) fn to_json(&self) -> Value {
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
-        let activation = |activation: &Activation| {
-            json!({
-                "what": activation.what,
-                "release": activation.release.as_str(),
-                "from_ms": milliseconds(activation.span.from),
-                "took_ms": milliseconds(activation.span.length()),
-            })
-        };
         json!({
             "deployment": self.name,
             "hosts": self.hosts,
-            "took_ms": milliseconds(self.took),
+            "took_ms": self.took.as_secs_f64() * 1000.0,
             "batches": self.batches,
             "requests": self.sent(),
             "lost": self.lost(),
             "marked_down": self.downs,
             "failed_health_checks": self.failed_checks,
             "faults": self.faults,
-            "activations": self.activations.iter().map(activation).collect::<Vec<_>>(),
+            "activations": self.activations.iter().map(Activation::to_json).collect::<Vec<_>>(),
             "kinds": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
         })
     }

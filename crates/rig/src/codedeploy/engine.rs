@@ -13,15 +13,15 @@ use crate::{
     rollout::{Configuration, Rollout},
 };
 
-/// One that is under way.
-pub struct RollOut {
+/// What does one that is under way.
+pub struct Engine {
     pub account: Arc<Account>,
     pub ledger: Arc<Mutex<Ledger>>,
     pub hosts: Vec<(String, Arc<Host>)>,
     pub id: String,
 }
 
-impl RollOut {
+impl Engine {
     /// To the end, and back where its group asks for that.
     pub fn run(mut self) {
         let rollout = self.roll_out();
@@ -54,7 +54,7 @@ impl RollOut {
         let tell = |deployment: &_, event| self.record(|record| record.hosts[at].does(deployment, event));
         let deployment = Agent::new(&self.hosts[at].1).deploy_and_tell(bundle, tell);
         self.record(|record| record.hosts[at].ended(&deployment));
-        if deployment.succeeded() { Ok(()) } else { Err(deployment.ended()) }
+        deployment.outcome()
     }
 
     /// Returns the id of the deployment that goes back from it, if one does. The two are one step: nobody sees it failed and

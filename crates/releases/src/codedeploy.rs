@@ -96,7 +96,7 @@ pub fn rollback(group: &Group, watcher: &Watcher) -> Result<()> {
 /// # Errors
 /// [`Error::Aws`] where there is none of that id; else as [`deploy`].
 pub fn watch(id: &Id, watcher: &Watcher) -> Result<()> {
-    say(&format!("{id} brings {}", watcher.look_up(id)?.revision));
+    say(&format!("{id} brings {}", watcher.find(id)?.revision));
     watcher.see(id)
 }
 

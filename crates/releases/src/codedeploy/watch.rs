@@ -55,7 +55,18 @@ impl Watcher {
         }))
     }
 
-    /// The same, whatever its end is.
+    /// The one of this id.
+    ///
+    /// # Errors
+    /// [`Error::Aws`] where there is none; [`Error::Release`] where it was not seen.
+    pub fn find(&self, id: &Id) -> Result<Deployment> {
+        self.look_up(id).map_err(|error| match error {
+            Error::Release(_) => self.lost(id, &error),
+            refused => refused,
+        })
+    }
+
+    /// As [`Self::see`], whatever its end is.
     pub fn see_end(&self, id: &Id) -> Result<Ended> {
         let mut board = Board::new();
         loop {
@@ -111,7 +122,7 @@ impl Watcher {
     }
 
     /// What CodeDeploy has on record of it.
-    pub fn look_up(&self, id: &Id) -> Result<Deployment> {
+    fn look_up(&self, id: &Id) -> Result<Deployment> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Answer {

@@ -1,11 +1,13 @@
 //! `just push`, `just deploy` and `just rollback`, by the AWS CLI: moto for what it knows of AWS, and for the rest a stand-in for
 //! CodeDeploy's service that really deploys to hosts.
 
+mod lost;
 mod refusals;
 mod terminal;
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::Arc,
@@ -88,6 +90,15 @@ impl User {
         self.succeeds(&["deploy", "web"]);
     }
 
+    /// What it has, and what it is to have, and a host refuses.
+    #[track_caller]
+    fn is_to_have_a_bad_one(&self) -> [Bundle; 2] {
+        let (before, bad) = (good("before"), refused("bad"));
+        self.brings(&before);
+        self.pushes(&bad);
+        [before, bad]
+    }
+
     /// It fails, and what it says has all these.
     #[track_caller]
     fn fails(&self, words: &[&str], told: &[&str]) -> String {
@@ -136,6 +147,20 @@ fn bucket_and_application(account: &Account) {
 fn interrupt(child: Child) -> Ran {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     child.wait_with_output().unwrap().into()
+}
+
+/// A folder with an AWS CLI in it that is this script.
+fn aws(script: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let aws = folder.path().join("aws");
+    std::fs::write(&aws, script).unwrap();
+    std::fs::set_permissions(&aws, std::fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// The PATH on which it comes first.
+fn path(folder: &TempDir) -> String {
+    format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap())
 }
 
 /// The id of the deployment that it began.
@@ -205,9 +230,7 @@ fn what_is_pushed_is_deployed_to_each_host_and_gone_back_from() {
 #[test]
 fn a_host_that_fails_shows_its_event_code_and_last_lines_and_is_the_last_one() {
     let (one, two, user) = two_hosts();
-    let (before, bad) = (good("before"), refused("bad"));
-    user.brings(&before);
-    user.pushes(&bad);
+    let [before, bad] = user.is_to_have_a_bad_one();
     refuse(&one);
     user.fails(
         &["deploy", "web"],
@@ -230,9 +253,7 @@ fn a_host_that_fails_shows_its_event_code_and_last_lines_and_is_the_last_one() {
 #[test]
 fn what_codedeploy_calls_a_success_is_none_where_a_host_has_failed() {
     let (one, two, user) = two_hosts();
-    let (before, bad) = (good("before"), refused("bad"));
-    user.brings(&before);
-    user.pushes(&bad);
+    let [before, bad] = user.is_to_have_a_bad_one();
     refuse(&two);
     user.fails(&["deploy", "web"], &["Succeeded, says CodeDeploy", "Succeeded: i-one; Failed: i-two"]);
     assert_converged(&one, bad.id.as_str());
@@ -248,9 +269,7 @@ fn where_codedeploy_goes_back_by_itself_that_is_watched_too() {
     let [one, two, three] = &hosts;
     let back = ["--auto-rollback-configuration", "enabled=true,events=DEPLOYMENT_FAILURE"];
     let user = User::of_group(&[("i-one", one), ("i-two", two), ("i-three", three)], &back);
-    let (before, bad) = (good("before"), refused("bad"));
-    user.brings(&before);
-    user.pushes(&bad);
+    let [before, _] = user.is_to_have_a_bad_one();
     refuse(two);
     let said = user.fails(
         &["deploy", "web"],
@@ -303,7 +322,7 @@ fn ctrl_c_and_a_time_limit_end_the_watching_and_the_deployment_goes_on() {
     assert!(hints.iter().all(|hint| ran.output.contains(*hint)), "{}", ran.output);
     user.is_refused(&["deploy", "web"], &["already has an active Deployment", hints[1], hints[2]]);
     let ran = user.run(&["watch", id, "--time-limit", "1"]);
-    assert!(ran.code == 1 && ran.output.contains("InProgress after 1 s"), "{}", ran.output);
+    assert!(ran.code == 1 && ran.output.contains(" after 1 s\n"), "{}", ran.output);
     assert!(hints.iter().all(|hint| ran.output.contains(*hint)), "{}", ran.output);
     go(&host);
     user.succeeds(&["watch", id]);

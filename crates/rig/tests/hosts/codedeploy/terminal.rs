@@ -1,10 +1,6 @@
 //! What a person sees at a terminal of 80 columns, where the AWS CLI always says the same.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    os::unix::fs::PermissionsExt,
-};
+use std::io::{Read, Write};
 
 use super::*;
 
@@ -33,11 +29,8 @@ const INTERRUPT: &[u8] = b"\x03";
 
 #[test]
 fn a_line_turns_for_each_host_and_none_is_left_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let aws = folder.path().join("aws");
     let long = "premises-".repeat(11);
-    fs::write(&aws, AWS.replace("LONG", &long)).unwrap();
-    fs::set_permissions(&aws, fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = aws(&AWS.replace("LONG", &long));
     let mut child = at_a_terminal(&folder, &["watch", "d-ABCDEFGHI"]);
     let (mut out, mut terminal) = (child.stdout.take().unwrap(), vt100::Parser::new(ROWS, COLUMNS, 0));
     let wanted = [" i-one ApplicationStart, ", " d-ABCDEFGHI InProgress, 0 of 2 hosts, "];
@@ -70,7 +63,6 @@ fn at_a_terminal(folder: &TempDir, words: &[&str]) -> Child {
     );
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--flush", "--command", &run, "/dev/null"]);
-    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
-    command.env("PATH", path).env("TERM", "xterm").env_remove("COLUMNS");
+    command.env("PATH", path(folder)).env("TERM", "xterm").env_remove("COLUMNS");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }

@@ -1,0 +1,55 @@
+//! What the AWS CLI does not answer: nobody says that nothing was changed, or that a host has what it may not have.
+
+use super::*;
+
+/// A deployment to two hosts that CodeDeploy calls a success, but for what is to go wrong.
+const ANSWERS: &str = r#"#!/bin/sh
+info='{"deploymentId": "d-1", "status": "Succeeded", "createTime": 1,
+ "revision": {"revisionType": "S3", "s3Location": {"bucket": "b", "key": "k", "bundleType": "tgz"}}}'
+case $2 in
+list-application-revisions) echo '{"revisions": [{"s3Location": {"bucket": "b", "key": "k"}}]}' ;;
+WRONG
+get-deployment) echo "{\"deploymentInfo\": $info}" ;;
+list-deployment-targets) echo '{"targetIds": ["i-1", "i-2"]}' ;;
+batch-get-deployment-targets) echo '{"deploymentTargets": [{"instanceTarget": {"targetId": "i-1", "status": "Succeeded"}}]}' ;;
+esac
+"#;
+
+#[track_caller]
+fn fails(wrong: &str, words: &[&str], told: &str) {
+    let folder = aws(&ANSWERS.replace("WRONG", wrong));
+    let mut command = Command::new(program("codedeploy"));
+    let ran = Ran::from(command.args(words).env("PATH", path(&folder)).output().unwrap());
+    assert!(ran.code == 1 && ran.output.contains(told), "{wrong}: {}: {}", ran.code, ran.output);
+}
+
+#[test]
+fn where_the_answer_to_a_deployment_is_lost_it_is_said_how_to_find_out() {
+    let closed = "create-deployment) echo Connection was closed before we received a valid response >&2; exit 255 ;;";
+    for wrong in ["create-deployment) kill -9 $$ ;;", "create-deployment) echo '{\"deploy' ;;", closed] {
+        fails(
+            wrong,
+            &["deploy", "web"],
+            "`aws deploy list-deployments --application-name app --deployment-group-name web",
+        );
+    }
+}
+
+#[test]
+fn a_host_that_nobody_tells_of_has_not_got_it() {
+    fails("", &["watch", "d-1"], "Succeeded: i-1; Unknown: i-2");
+    fails("list-deployment-targets) echo '{}' ;;", &["watch", "d-1"], "not every host has it");
+}
+
+/// Neither it nor what it began itself is waited for.
+#[test]
+fn a_look_that_hangs_ends_with_the_time_limit() {
+    let hangs = "get-deployment) sleep 20; exit 1 ;;";
+    fails(hangs, &["watch", "d-1", "--time-limit", "1"], "no answer after 1 s\nthe deployment d-1 goes on; watch it:");
+}
+
+#[test]
+fn a_look_that_hangs_ends_with_a_signal_to_the_program_alone() {
+    let hangs = "list-deployment-targets) kill -TERM $PPID; exec sleep 20 ;;";
+    fails(hangs, &["watch", "d-1"], "interrupted\nthe deployment d-1 goes on; watch it:");
+}

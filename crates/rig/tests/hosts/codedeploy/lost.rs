@@ -6,6 +6,7 @@ use super::*;
 const ANSWERS: &str = r#"#!/bin/sh
 info='{"deploymentId": "d-1", "status": "Succeeded", "createTime": 1,
  "revision": {"revisionType": "S3", "s3Location": {"bucket": "b", "key": "k", "bundleType": "tgz"}}}'
+hang() { sh -c "sleep 20; touch ${0%/*}/waited" 2>/dev/null; exit 1; }
 case $2 in
 list-application-revisions) echo '{"revisions": [{"s3Location": {"bucket": "b", "key": "k"}}]}' ;;
 WRONG
@@ -21,6 +22,8 @@ fn fails(wrong: &str, words: &[&str], told: &str) {
     let mut command = Command::new(program("codedeploy"));
     let ran = Ran::from(command.args(words).env("PATH", path(&folder)).output().unwrap());
     assert!(ran.code == 1 && ran.output.contains(told), "{wrong}: {}: {}", ran.code, ran.output);
+    // Neither for what hangs nor for what it began itself.
+    assert!(!folder.path().join("waited").exists(), "it was waited for: {wrong}");
 }
 
 #[test]
@@ -41,15 +44,14 @@ fn a_host_that_nobody_tells_of_has_not_got_it() {
     fails("list-deployment-targets) echo '{}' ;;", &["watch", "d-1"], "not every host has it");
 }
 
-/// Neither it nor what it began itself is waited for.
 #[test]
 fn a_look_that_hangs_ends_with_the_time_limit() {
-    let hangs = "get-deployment) sleep 20; exit 1 ;;";
-    fails(hangs, &["watch", "d-1", "--time-limit", "1"], "no answer after 1 s\nthe deployment d-1 goes on; watch it:");
+    let told = "no answer after 1 s\nthe deployment d-1 goes on; watch it:";
+    fails("get-deployment) hang ;;", &["watch", "d-1", "--time-limit", "1"], told);
 }
 
 #[test]
 fn a_look_that_hangs_ends_with_a_signal_to_the_program_alone() {
-    let hangs = "list-deployment-targets) kill -TERM $PPID; exec sleep 20 ;;";
+    let hangs = "list-deployment-targets) kill -TERM $PPID; hang ;;";
     fails(hangs, &["watch", "d-1"], "interrupted\nthe deployment d-1 goes on; watch it:");
 }

@@ -18,6 +18,13 @@ fn boot_id(host: &Host) -> String {
     host.succeed("cat /proc/sys/kernel/random/boot_id")
 }
 
+/// Until no boot is under way on a host that runs.
+pub fn wait_for_boot(host: &Host) {
+    host.wait_until("boot has ended", |host| {
+        host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
+    });
+}
+
 #[test]
 fn current_serves_after_a_reboot_and_after_a_crash() {
     let (mut host, bundle) = (Host::boot(), good("one"));
@@ -41,9 +48,7 @@ fn clients_of_an_instance_that_was_stopped_or_killed_are_answered_by_a_fresh_one
         host.succeed(&format!("systemctl {how} {unit}"));
         host.wait_until("it has ended", |host| host.run(&format!("systemctl is-active {unit}")).code != 0);
         assert!(host.succeed("curl -s --max-time 20 localhost/lambros").contains("Hello, lambros!"));
-        host.wait_until("boot has ended", |host| {
-            host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
-        });
+        wait_for_boot(&host);
         assert_converged(&host, bundle.id.as_str());
     }
 }
@@ -76,6 +81,8 @@ fn is_paced_and_healed(bad: &str) {
     let mut agent = Agent::new(&host);
     agent.deploy(&good.archive).expect_success();
     assert!(!agent.deploy(&bad.archive).succeeded());
+    // The death of the bad one has begun one, which may still be about to look at what is current.
+    wait_for_boot(&host);
     // No verb makes such a release current and leaves it so: its host did, by a configuration that changed, say.
     host.succeed(&format!("cd /opt/app; for link in current validated; do ln -sfn releases/{} $link; done", bad.id));
     host.succeed("systemctl stop 'app-*@*'");
@@ -165,9 +172,7 @@ fn an_instance_that_hangs_is_ended_by_its_watchdog_and_replaced() {
     host.succeed(&format!("systemctl kill -s STOP {unit}"));
     host.wait_until("the watchdog ends it", |host| host.run(&format!("systemctl is-active {unit}")).code != 0);
     assert!(host.succeed("curl -s --max-time 20 localhost/lambros").contains("Hello, lambros!"));
-    host.wait_until("boot has ended", |host| {
-        host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
-    });
+    wait_for_boot(&host);
     assert_converged(&host, bundle.id.as_str());
 }
 
@@ -182,9 +187,7 @@ fn a_disk_that_takes_nothing_more_keeps_no_instance_from_being_started() {
     host.run("head -c 1G /dev/zero >/opt/app/.fillers/1");
     host.succeed("systemctl kill -s KILL 'app-*@*'");
     assert!(host.succeed("curl -s --max-time 20 localhost/lambros").contains("Hello, lambros!"));
-    host.wait_until("boot has ended", |host| {
-        host.succeed("systemctl show -p ActiveState --value app.service").trim() == "inactive"
-    });
+    wait_for_boot(&host);
     host.succeed("rm -r /opt/app/.fillers");
     assert_converged(&host, bundle.id.as_str());
 }

@@ -26,7 +26,7 @@ ship *ARGS:
 push BUCKET *ARGS:
     @cargo codedeploy push {{ quote(BUCKET) }} {{ ARGS }}
 
-# Deploy the revision that was pushed last to a deployment group and watch it, or another one: `--revision s3://BUCKET/KEY`
+# Deploy the revision that was registered last to a deployment group and watch it, or another one: `--revision s3://BUCKET/KEY`
 deploy GROUP *ARGS:
     @cargo codedeploy deploy {{ quote(GROUP) }} {{ ARGS }}
 

@@ -18,8 +18,10 @@ mod way_back;
 
 use std::path::Path;
 
+pub use aws::who_asks;
 pub use group::Group;
 pub use id::Id;
+pub use revision::Bucket;
 pub use watch::Watcher;
 
 use group::Kind;
@@ -33,10 +35,8 @@ use crate::{Error, Result, screen::say, source::Source};
 /// # Errors
 /// [`Error::Manifest`] and [`Error::Damaged`] where it is not sound, [`Error::Aws`] where nothing was uploaded, and
 /// [`Error::Release`] where it is uploaded and not registered.
-pub fn push(bundle: &Path, bucket: &str, application: &str) -> Result<()> {
-    let source = Source::read(bundle)?;
-    source.verify()?;
-    let archive = source.archive()?;
+pub fn push(bundle: &Path, bucket: &Bucket, application: &str) -> Result<()> {
+    let (source, archive) = Source::read_archive(bundle)?;
     let revision = Revision::of_release(bucket, &source.id);
     let what = format!("release {} ({}, commit {})", source.id, source.manifest.label, source.manifest.commit);
     say(&format!("{what} to {bucket}"));
@@ -47,14 +47,14 @@ pub fn push(bundle: &Path, bucket: &str, application: &str) -> Result<()> {
     Ok(())
 }
 
-/// Deploys the revision that was pushed last, or `asked`, to a group, and watches.
+/// Deploys the revision that was registered last, or `asked`, to a group, and watches.
 ///
 /// # Errors
 /// [`Error::Aws`] where no deployment was made; [`Error::Release`] where it failed, or the watching ended before it did.
 pub fn deploy(group: &Group, asked: Option<&str>, watcher: &Watcher) -> Result<()> {
     let revision = match asked {
-        Some(name) => revision::named(&group.application, name)?,
-        None => revision::newest(&group.application)?,
+        Some(name) => revision::named(&group.application, name, watcher)?,
+        None => revision::newest(&group.application, watcher)?,
     };
     say(&format!("{revision} to {group}"));
     watcher.see(&group.create(&revision, Kind::Deployment, watcher)?)
@@ -73,7 +73,7 @@ pub fn deploy(group: &Group, asked: Option<&str>, watcher: &Watcher) -> Result<(
 /// # Errors
 /// As [`deploy`]; and where there is nothing to go back to.
 pub fn rollback(group: &Group, watcher: &Watcher) -> Result<()> {
-    let deployments = group.deployments()?;
+    let deployments = group.deployments(watcher)?;
     let Some(running) = deployments.first().filter(|deployment| !deployment.status.is_final()) else {
         return go_back(group, &deployments, watcher);
     };
@@ -87,7 +87,7 @@ pub fn rollback(group: &Group, watcher: &Watcher) -> Result<()> {
     say(&format!("stopping {id}, which brings {}", running.revision));
     group.stop(id, watcher)?;
     // It may have succeeded meanwhile.
-    let back = group.deployments().and_then(|deployments| go_back(group, &deployments, watcher));
+    let back = group.deployments(watcher).and_then(|deployments| go_back(group, &deployments, watcher));
     back.map_err(|error| after(error, &format!("{id} has been stopped; `just rollback {}` again", group.name)))
 }
 

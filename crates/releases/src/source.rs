@@ -56,6 +56,24 @@ impl Source {
         Ok(Self { path: path.to_owned(), manifest, id: ReleaseId::of_manifest(&text), text, archive })
     }
 
+    /// The same of an archive alone, verified, with its bytes, which are of the same open file.
+    ///
+    /// # Errors
+    /// As [`Self::read`] and [`Self::verify`]; and [`Error::Manifest`] of a folder.
+    #[cfg(feature = "bundle")]
+    pub fn read_archive(path: &Path) -> Result<(Self, Vec<u8>)> {
+        if path.is_dir() {
+            let fault = "is a folder; give the archive that `cargo bundle` makes".to_owned();
+            return Err(Error::Manifest { path: path.to_owned(), fault });
+        }
+        let (source, mut bytes) = (Self::read(path)?, Vec::new());
+        source.verify()?;
+        if let Some(archive) = &source.archive {
+            archive.again(path)?.read_to_end(&mut bytes).map_err(Error::disk("read", path))?;
+        }
+        Ok((source, bytes))
+    }
+
     /// Where a file of it is, for people.
     pub fn path(&self, file: &str) -> PathBuf {
         self.path.join(file)
@@ -75,19 +93,6 @@ impl Source {
             Some(archive) => archive.verify(&self.path, &self.manifest),
             None => tree::verify(&self.path, &self.manifest),
         }
-    }
-
-    /// The archive byte for byte, of the same open file that was read; a folder has none.
-    ///
-    /// # Errors
-    /// Where it cannot be read, or it is a folder.
-    #[cfg(feature = "bundle")]
-    pub fn archive(&self) -> Result<Vec<u8>> {
-        let no_archive = || damaged(&self.path, "is no archive");
-        let archive = self.archive.as_ref().ok_or_else(no_archive)?;
-        let mut bytes = Vec::new();
-        archive.again(&self.path)?.read_to_end(&mut bytes).map_err(Error::disk("read", &self.path))?;
-        Ok(bytes)
     }
 
     /// The release's own unit.

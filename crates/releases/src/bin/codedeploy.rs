@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use releases::{
     Result, bundle,
-    codedeploy::{self, Group, Id, Watcher},
+    codedeploy::{self, Bucket, Group, Id, Watcher},
     manifest::APP,
     screen::without_controls,
 };
@@ -28,22 +28,22 @@ enum Verb {
     #[command(after_help = "Example: cargo codedeploy push my-releases")]
     Push {
         /// An S3 bucket in the region of the deployment group
-        bucket: String,
+        bucket: Bucket,
         /// The bundle; without it, one is made of this commit
         #[arg(long, value_name = "FILE")]
         bundle: Option<PathBuf>,
         /// CodeDeploy's application
-        #[arg(long, value_name = "NAME", default_value = APP)]
+        #[arg(long, value_name = "NAME", default_value = APP, value_parser = NonEmptyStringValueParser::new())]
         application: String,
     },
-    /// Deploy the revision that was pushed last, and watch: a line for each host, and why one failed
+    /// Deploy the revision that was registered last, and watch: a line for each host, and why one failed
     #[command(after_help = "Example: cargo codedeploy deploy web")]
     Deploy {
         /// To what.
         #[command(flatten)]
         on: On,
         /// Another revision: s3://BUCKET/KEY as `push` prints it, or the key alone where it is registered
-        #[arg(long, value_name = "REVISION")]
+        #[arg(long, value_name = "REVISION", value_parser = NonEmptyStringValueParser::new())]
         revision: Option<String>,
     },
     /// Deploy the revision before once more; again, and it goes further back. Stops what is under way first
@@ -63,9 +63,10 @@ enum Verb {
 #[derive(Args)]
 struct On {
     /// A deployment group
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     group: String,
     /// CodeDeploy's application
-    #[arg(long, value_name = "NAME", default_value = APP)]
+    #[arg(long, value_name = "NAME", default_value = APP, value_parser = NonEmptyStringValueParser::new())]
     application: String,
     /// For how long it is watched.
     #[command(flatten)]
@@ -105,6 +106,10 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Push { bucket, bundle, application } => {
+            // Making one takes minutes.
+            if bundle.is_none() {
+                codedeploy::who_asks()?;
+            }
             codedeploy::push(&bundle::given_or_made(bundle)?, &bucket, &application)
         }
         Verb::Deploy { on, revision } => codedeploy::deploy(&on.group(), revision.as_deref(), &on.within.watcher()?),

@@ -5,10 +5,18 @@ use std::{
     process::{Command, Output},
 };
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::refusal;
 use crate::{Error, Result, interrupt::Interrupt};
+
+/// Asks AWS that, for which nobody needs a right: there is a CLI, and it is logged in.
+///
+/// # Errors
+/// [`Error::Aws`] where it is not.
+pub fn who_asks() -> Result<()> {
+    Request::new("sts", "get-caller-identity").send::<IgnoredAny>().map(drop)
+}
 
 /// What is asked of AWS.
 #[derive(Debug)]

@@ -33,17 +33,18 @@ impl Board {
     }
 
     /// Says what is new.
-    pub fn update(&mut self, deployment: &Deployment, hosts: &[Host]) {
+    pub fn update<'a>(&mut self, deployment: &Deployment, hosts: impl ExactSizeIterator<Item = &'a Host>) {
+        let (all, mut ended) = (hosts.len(), 0);
         for host in hosts {
+            ended += usize::from(host.status.is_final());
             self.show(host);
             let before = self.said.insert(host.target_id.clone(), host.status);
             if before != Some(host.status) && host.status != Status::Pending {
                 self.all.suspend(|| say(&told(host)));
             }
         }
-        let ended = hosts.iter().filter(|host| host.status.is_final()).count();
         let Deployment { deployment_id: id, status, .. } = deployment;
-        self.whole.set_message(fitted(&format!("{id} {status}, {ended} of {} hosts", hosts.len())));
+        self.whole.set_message(fitted(&format!("{id} {status}, {ended} of {all} hosts")));
     }
 
     fn show(&mut self, host: &Host) {

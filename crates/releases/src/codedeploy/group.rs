@@ -35,7 +35,7 @@ pub enum Kind {
 
 impl Group {
     /// Its last deployments, newest first.
-    pub fn deployments(&self) -> Result<Vec<Deployment>> {
+    pub fn deployments(&self, watcher: &Watcher) -> Result<Vec<Deployment>> {
         #[derive(Deserialize)]
         struct Ids {
             deployments: Vec<Id>,
@@ -45,12 +45,12 @@ impl Group {
         struct Answer {
             deployments_info: Vec<Deployment>,
         }
-        let ids = self.request("list-deployments").words(["--no-paginate"]).send::<Ids>()?.deployments;
+        let ids = watcher.ask::<Ids>(&self.request("list-deployments").words(["--no-paginate"]))?.deployments;
         let mut all = Vec::new();
         for ids in ids[..ids.len().min(MOST)].chunks(AT_ONCE) {
             let request = Request::new("deploy", "batch-get-deployments");
             let words = ["--deployment-ids"].into_iter().chain(ids.iter().map(Id::as_str));
-            all.extend(request.words(words).send::<Answer>()?.deployments_info);
+            all.extend(watcher.ask::<Answer>(&request.words(words))?.deployments_info);
         }
         all.sort_by(|one, other| other.create_time.0.total_cmp(&one.create_time.0));
         Ok(all)

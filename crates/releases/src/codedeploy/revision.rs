@@ -1,13 +1,13 @@
 //! A revision: where the bundle of a release is.
 
-use std::{fmt, path::Path, time::Instant};
+use std::{fmt, path::Path, str::FromStr, time::Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::aws::Request;
+use super::{Watcher, aws::Request};
 use crate::{
     Error, ReleaseId, Result,
     manifest::APP,
@@ -35,11 +35,41 @@ struct S3 {
     more: Map<String, Value>,
 }
 
+/// An S3 bucket's name, alone.
+#[derive(Clone, Debug)]
+pub struct Bucket(String);
+
+impl FromStr for Bucket {
+    type Err = &'static str;
+
+    /// Old ones may have what a name may not have today, so S3 is asked about the rest.
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let may_be = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if !text.is_empty() && text.chars().all(may_be) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a bucket's name alone is wanted, as `aws s3 ls` lists it")
+        }
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Revision {
     /// Its key says which release it is, so that pushing that again gives the same object, and old ones stay. Its ETag is not
     /// part of it: with a key of KMS it is another after each upload, and what was deployed before could not be gone back to.
-    pub fn of_release(bucket: &str, id: &ReleaseId) -> Self {
-        Self::of_object(bucket, &format!("{APP}-{id}.tgz"))
+    pub fn of_release(bucket: &Bucket, id: &ReleaseId) -> Self {
+        Self::of_object(&bucket.0, &format!("{APP}-{id}.tgz"))
+    }
+
+    /// At `s3://BUCKET/KEY`.
+    fn at(uri: &str) -> Option<Self> {
+        let (bucket, key) = uri.strip_prefix("s3://")?.split_once('/')?;
+        Some(Self::of_object(bucket, key))
     }
 
     fn of_object(bucket: &str, key: &str) -> Self {
@@ -97,19 +127,19 @@ struct Registered {
 }
 
 /// The revision that was registered last.
-pub fn newest(application: &str) -> Result<Revision> {
+pub fn newest(application: &str, watcher: &Watcher) -> Result<Revision> {
     let none =
         || Error::Aws(format!("no revision of application {application} is registered: `just push BUCKET` first"));
-    registered(application)?.into_iter().find(|revision| revision.s3_location.is_some()).ok_or_else(none)
+    registered(application, watcher)?.into_iter().find(|revision| revision.s3_location.is_some()).ok_or_else(none)
 }
 
 /// The one that people call by `s3://BUCKET/KEY`, or by the key of one that is registered.
-pub fn named(application: &str, name: &str) -> Result<Revision> {
-    if let Some((bucket, key)) = name.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
-        return Ok(Revision::of_object(bucket, key));
+pub fn named(application: &str, name: &str, watcher: &Watcher) -> Result<Revision> {
+    if let Some(revision) = Revision::at(name) {
+        return Ok(revision);
     }
     let is_it = |revision: &Revision| revision.s3_location.as_ref().is_some_and(|s3| s3.key == name);
-    registered(application)?.into_iter().find(is_it).ok_or_else(|| {
+    registered(application, watcher)?.into_iter().find(is_it).ok_or_else(|| {
         Error::Aws(format!(
             "{name:?} is none of the last revisions of application {application}: give s3://BUCKET/KEY, as `just push` prints it"
         ))
@@ -117,10 +147,10 @@ pub fn named(application: &str, name: &str) -> Result<Revision> {
 }
 
 /// The last hundred, newest first.
-fn registered(application: &str) -> Result<Vec<Revision>> {
+fn registered(application: &str, watcher: &Watcher) -> Result<Vec<Revision>> {
     let request = Request::new("deploy", "list-application-revisions").with("application-name", application);
     let request = request.with("sort-by", "registerTime").with("sort-order", "descending").words(["--no-paginate"]);
-    Ok(request.send::<Registered>()?.revisions)
+    Ok(watcher.ask::<Registered>(&request)?.revisions)
 }
 
 #[cfg(test)]
@@ -143,8 +173,16 @@ mod tests {
 
     #[test]
     fn what_is_pushed_is_named_as_it_is_printed() {
-        let revision = Revision::of_release("b", &"0123456789abcdef".parse().unwrap());
+        let revision = Revision::of_release(&"b".parse().unwrap(), &"0123456789abcdef".parse().unwrap());
         assert_eq!(revision.to_string(), "s3://b/app-0123456789abcdef.tgz");
-        assert_eq!(named("none", &revision.to_string()).unwrap(), revision);
+        assert_eq!(Revision::at(&revision.to_string()), Some(revision));
+    }
+
+    #[test]
+    fn a_bucket_is_called_by_its_name_alone() {
+        assert_eq!("my-releases.example".parse::<Bucket>().unwrap().to_string(), "my-releases.example");
+        for text in ["", "s3://my-releases", "my-releases/", "my-releases/app.tgz", "a b"] {
+            assert!(text.parse::<Bucket>().is_err(), "{text}");
+        }
     }
 }

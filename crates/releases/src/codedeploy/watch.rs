@@ -1,8 +1,11 @@
 //! Watching a deployment that CodeDeploy does.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     aws::Request,
@@ -38,6 +41,17 @@ impl Watcher {
         Ok(Self { interrupt, began, limit })
     }
 
+    /// Asks what changes nothing, before there is anything to watch.
+    ///
+    /// # Errors
+    /// [`Error::Aws`] where the watching ended first; else as [`Request::look`].
+    pub fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
+        let answer = request.look(&self.interrupt);
+        answer.map_err(|error| {
+            self.ended().map_or(error, |why| Error::Aws(format!("{why} before a deployment was made")))
+        })
+    }
+
     /// Watches a deployment to its end, which must be a good one on each host; and where CodeDeploy goes back from it by itself,
     /// that as well.
     ///
@@ -68,12 +82,12 @@ impl Watcher {
 
     /// As [`Self::see`], whatever its end is.
     pub fn see_end(&self, id: &Id) -> Result<Ended> {
-        let mut board = Board::new();
+        let (mut board, mut hosts) = (Board::new(), BTreeMap::new());
         loop {
-            let (deployment, hosts) = self.look(id).map_err(|error| self.lost(id, &error))?;
-            board.update(&deployment, &hosts);
+            let deployment = self.look(id, &mut hosts).map_err(|error| self.lost(id, &error))?;
+            board.update(&deployment, hosts.values());
             if deployment.status.is_final() {
-                return Ok(Ended { deployment, hosts });
+                return Ok(Ended { deployment, hosts: hosts.into_values().collect() });
             }
             if self.interrupt.comes_within(self.pause()) {
                 return Err(goes_on(id, "interrupted"));
@@ -104,21 +118,25 @@ impl Watcher {
         self.limit.map_or(POLL, |limit| POLL.min(limit.saturating_sub(self.began.elapsed())))
     }
 
-    /// The AWS CLI fails where it was ended; Ctrl-C in a terminal is for it as well.
+    /// Why the AWS CLI was ended, where it was; Ctrl-C in a terminal is for it as well.
+    fn ended(&self) -> Option<String> {
+        match self.limit.filter(|limit| self.began.elapsed() >= *limit) {
+            _ if self.is_interrupted() => Some("interrupted".to_owned()),
+            limit => limit.map(|limit| format!("no answer after {} s", limit.as_secs())),
+        }
+    }
+
     fn lost(&self, id: &Id, error: &Error) -> Error {
-        let why = match self.limit.filter(|limit| self.began.elapsed() >= *limit) {
-            _ if self.is_interrupted() => "interrupted".to_owned(),
-            Some(limit) => format!("no answer after {} s", limit.as_secs()),
-            None => error.to_string(),
-        };
-        goes_on(id, &why)
+        goes_on(id, &self.ended().unwrap_or_else(|| error.to_string()))
     }
 
     /// The deployment first: where it has ended, so have its hosts.
-    fn look(&self, id: &Id) -> Result<(Deployment, Vec<Host>)> {
+    fn look(&self, id: &Id, hosts: &mut BTreeMap<Id, Host>) -> Result<Deployment> {
         let deployment = self.look_up(id)?;
-        let hosts = if deployment.status.has_begun() { self.hosts(id)? } else { Vec::new() };
-        Ok((deployment, hosts))
+        if deployment.status.has_begun() {
+            self.look_at_hosts(id, hosts)?;
+        }
+        Ok(deployment)
     }
 
     /// What CodeDeploy has on record of it.
@@ -133,7 +151,8 @@ impl Watcher {
         Ok(answer.deployment_info)
     }
 
-    fn hosts(&self, id: &Id) -> Result<Vec<Host>> {
+    /// Of those that have ended there is no news.
+    fn look_at_hosts(&self, id: &Id, hosts: &mut BTreeMap<Id, Host>) -> Result<()> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Ids {
@@ -154,24 +173,19 @@ impl Watcher {
             .with("deployment-id", id)
             .look::<Ids>(&self.interrupt)?
             .target_ids;
-        ids.sort();
-        let mut hosts: Vec<Host> = Vec::new();
+        ids.retain(|id| hosts.get(id).is_none_or(|host| !host.status.is_final()));
         for ids in ids.chunks(MOST_HOSTS) {
             let request = Request::new("deploy", "batch-get-deployment-targets").with("deployment-id", id);
             let answer: Answer =
                 request.words(["--target-ids"].into_iter().chain(ids.iter().map(Id::as_str))).look(&self.interrupt)?;
-            let known: Vec<Host> =
-                answer.deployment_targets.into_iter().filter_map(|target| target.instance_target).collect();
             // Who is not told of has not succeeded.
-            let missing = ids.iter().filter(|id| known.iter().all(|host| host.target_id != **id));
-            hosts.extend(missing.map(|id| Host {
-                target_id: id.clone(),
-                status: Status::Unknown,
-                lifecycle_events: Vec::new(),
-            }));
-            hosts.extend(known);
+            let unknown =
+                |id: &Id| Host { target_id: id.clone(), status: Status::Unknown, lifecycle_events: Vec::new() };
+            hosts.extend(ids.iter().map(|id| (id.clone(), unknown(id))));
+            let known = answer.deployment_targets.into_iter().filter_map(|target| target.instance_target);
+            hosts.extend(known.map(|host| (host.target_id.clone(), host)));
         }
-        Ok(hosts)
+        Ok(())
     }
 }
 

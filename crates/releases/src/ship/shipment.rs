@@ -48,10 +48,9 @@ impl Shipment {
     /// # Errors
     /// [`Error::Manifest`] and [`Error::Damaged`] where it is not sound, or has to be deployed otherwise.
     pub fn read(path: &Path) -> Result<Self> {
-        let source = Source::read(path)?;
-        source.verify()?;
+        let (source, archive) = Source::read_archive(path)?;
         let name = format!("release {} ({})", source.id, source.manifest.label);
-        Ok(Self { name, archive: source.archive()?, steps: hooks(&source)? })
+        Ok(Self { name, archive, steps: hooks(&source)? })
     }
 
     /// `releasectl rollback`, by the host's own tool.

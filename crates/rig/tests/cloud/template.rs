@@ -107,7 +107,8 @@ fn asked() -> BTreeSet<String> {
     let calls = text.split("Request::new(\"").skip(1).filter_map(|call| {
         let (service, rest) = call.split_once('"')?;
         let (operation, _) = rest.strip_prefix(", \"")?.split_once('"')?;
-        Some(action(service, operation))
+        // Everybody may ask who they are.
+        (service != "sts").then(|| action(service, operation))
     });
     let actions = calls.collect::<BTreeSet<_>>();
     assert!(actions.len() > 8, "{actions:?}");

@@ -206,6 +206,7 @@ fn bad_input_is_one_line_and_no_host_is_asked() {
     for (words, told) in [
         (&["--bundle", file, "host", "a b"][..], "is no host"),
         (&["--bundle", "/nowhere.tgz", "host"], "/nowhere.tgz"),
+        (&["--bundle", "/tmp", "host"], "/tmp: is a folder"),
         (&["--bundle", foreign, "host"], "hooks for ApplicationStop"),
     ] {
         let ran = shipper.run(words);

@@ -42,6 +42,8 @@ fn what_is_not_there_is_named_with_how_to_find_it() {
     let file = user.file(&bundle.archive, "one.tgz");
     let file = file.to_str().unwrap();
     user.is_refused(&["push", "nowhere", "--bundle", file], &["NoSuchBucket", "aws s3 ls"]);
+    let folder = user.folder.path().to_str().unwrap();
+    user.is_refused(&["push", BUCKET, "--bundle", folder], &[folder, "`cargo bundle`"]);
     user.is_refused(&["deploy", "web"], &["no revision", "just push BUCKET"]);
     user.is_refused(&["deploy", "web", "--application", "other"], &["ApplicationDoesNotExist", "--application NAME"]);
     user.is_refused(&["deploy", "web", "--revision", "app-0.tgz"], &["give s3://BUCKET/KEY"]);
@@ -71,8 +73,11 @@ fn who_has_no_credentials_region_or_cli_is_told_so() {
     assert_refused(&without(&["AWS_DEFAULT_REGION"]), &["must specify a region", "AWS_DEFAULT_REGION"]);
     let profile = user.command(&["deploy", "web"]).env("AWS_PROFILE", "other").output().unwrap();
     assert_refused(&profile, &["other", "list-profiles"]);
-    let no_cli = user.command(&["deploy", "web"]).env("PATH", user.folder.path()).output().unwrap();
-    assert_refused(&no_cli, &["the AWS CLI is not installed"]);
+    // A bundle would be made first, with what is not there either.
+    for words in [["deploy", "web"], ["push", BUCKET]] {
+        let no_cli = user.command(&words).env("PATH", user.folder.path()).output().unwrap();
+        assert_refused(&no_cli, &["the AWS CLI is not installed"]);
+    }
 }
 
 /// moto's own checks, of a user of its own without a policy.

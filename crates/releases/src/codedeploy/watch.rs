@@ -45,7 +45,7 @@ impl Watcher {
     ///
     /// # Errors
     /// [`Error::Aws`] where the watching ended first; else as [`Request::look`].
-    pub fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
+    pub(super) fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
         let answer = request.look(&self.interrupt);
         answer.map_err(|error| {
             self.ended().map_or(error, |why| Error::Aws(format!("{why} before a deployment was made")))

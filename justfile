@@ -56,7 +56,7 @@ lossless *ARGS:
 
 # Everything that may happen to a host, under load: each verb killed at each of its steps, or the disk failing there, power
 # cuts, bad bundles and releases, ten deployments at once; then nothing is broken, nothing lost, and the next deployment and a
-# boot heal it (root, 65 min); `just torture --every 10 boot prune` for a part
+# boot heal it (root, an hour and a half); `just torture --every 10 boot prune` for a part
 torture *ARGS:
     cargo run --quiet --package rig -- torture {{ ARGS }}
 

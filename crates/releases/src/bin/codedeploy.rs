@@ -106,7 +106,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Push { bucket, bundle, application } => {
-            // Making one takes minutes.
+            // Making one takes minutes, after which nobody wants to hear that they have to log in.
             if bundle.is_none() {
                 codedeploy::who_asks()?;
             }

@@ -57,6 +57,22 @@ fn what_is_not_there_is_named_with_how_to_find_it() {
 }
 
 #[test]
+fn what_cannot_be_a_name_is_refused_before_anybody_is_asked() {
+    let nobody = tempfile::tempdir().unwrap();
+    for (words, told) in [
+        (&["push", "s3://releases"][..], "a bucket's name alone is wanted"),
+        (&["push", ""], "a bucket's name alone is wanted"),
+        (&["deploy", ""], "<GROUP>"),
+        (&["rollback", ""], "<GROUP>"),
+        (&["watch", "--", "--no-such"], "is no id"),
+    ] {
+        let output = Command::new(program("codedeploy")).args(words).env("PATH", nobody.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(told), "{words:?}: {said}");
+    }
+}
+
+#[test]
 fn who_has_no_credentials_region_or_cli_is_told_so() {
     let user = User::of(&[]);
     let without = |names: &[&str]| {

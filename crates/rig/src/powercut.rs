@@ -10,6 +10,7 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, SyncSender},
     },
     thread,
     time::Duration,
@@ -107,10 +108,14 @@ impl Progress {
     }
 }
 
-/// A control has to meet a moment between a report and the next sync of whatever else; on a busy machine there are few.
-const PATIENCE: usize = 10;
+/// Whoever has reported goes on when the power has been cut: by chance, a control seldom meets the moment between a report and
+/// the next sync of something else.
+struct Pause {
+    reported: SyncSender<()>,
+    is_cut: Receiver<()>,
+}
 
-/// Cuts the power so many times, and in the two controls until they have failed, at most ten times as often.
+/// Cuts the power so many times, at any moment, and in the two controls until they have failed, after each report.
 ///
 /// # Errors
 /// Where the bundle does not build.
@@ -142,14 +147,24 @@ fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<F
         Mutex::new(Progress { reported: (1, 1), current: first.clone(), validated: first, ..Default::default() });
     let is_over = AtomicBool::new(false);
     let host = &subject.host;
-    let most = if finding.control.is_some() { PATIENCE * cuts } else { cuts };
+    let (reported, reports) = mpsc::sync_channel(0);
+    let (cut, is_cut) = mpsc::sync_channel(0);
+    let pause = finding.control.is_some().then_some(Pause { reported, is_cut });
     thread::scope(|scope| {
-        let working = scope.spawn(|| work(&subject, &progress, &is_over));
-        while finding.tried < most {
-            thread::sleep(Duration::from_millis(fastrand::u64(0..60)));
+        let pauses = pause.is_some();
+        let (progress, is_over) = (&progress, &is_over);
+        let working = scope.spawn(|| work(&subject, progress, is_over, pause));
+        while finding.tried < cuts {
+            if !pauses {
+                thread::sleep(Duration::from_millis(fastrand::u64(0..60)));
+            } else if reports.recv().is_err() {
+                break;
+            }
             let before = progress.lock().expect("no panic").clone();
             host.succeed(CUT);
             let after = progress.lock().expect("no panic").clone();
+            // Without a control nobody waits for it.
+            let _ = cut.send(());
             finding.tried += 1;
             host.succeed(LOOK);
             let disk = host.path("/cuts/cut");
@@ -168,6 +183,7 @@ fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<F
             }
         }
         is_over.store(true, Ordering::Relaxed);
+        drop((reports, cut));
         match working.join().expect("no panic") {
             Ok(deployments) => finding.name.push_str(&format!(", in {deployments} deployments and rollbacks")),
             Err(error) => finding.broken.push(error),
@@ -178,8 +194,21 @@ fn campaign(contents: &Contents, left_out: LeftOut, cuts: usize) -> io::Result<F
 }
 
 /// Deploys and goes back until told to stop, and tells how far it is.
-fn work(subject: &Subject, progress: &Mutex<Progress>, is_over: &AtomicBool) -> Result<usize, String> {
+fn work(
+    subject: &Subject,
+    progress: &Mutex<Progress>,
+    is_over: &AtomicBool,
+    pause: Option<Pause>,
+) -> Result<usize, String> {
     let lock = || progress.lock().expect("no panic");
+    let has_done = || {
+        lock().has_done();
+        if let Some(Pause { reported, is_cut }) = &pause {
+            // Both fail where no more is cut.
+            let _ = reported.send(());
+            let _ = is_cut.recv();
+        }
+    };
     let mut count = 0;
     while !is_over.load(Ordering::Relaxed) {
         count += 1;
@@ -191,7 +220,7 @@ fn work(subject: &Subject, progress: &Mutex<Progress>, is_over: &AtomicBool) -> 
             if ran.code != 0 {
                 return Err(format!("rollback failed: {}", ran.output));
             }
-            lock().has_done();
+            has_done();
             continue;
         }
         let id = subject.next_revision();
@@ -199,10 +228,10 @@ fn work(subject: &Subject, progress: &Mutex<Progress>, is_over: &AtomicBool) -> 
         lock().installed = Some(id.clone());
         lock().tries(&id, &last);
         subject.hook("application-start")?;
-        lock().has_done();
+        has_done();
         lock().tries(&id, &id);
         subject.hook("validate-service")?;
-        lock().has_done();
+        has_done();
     }
     Ok(count)
 }

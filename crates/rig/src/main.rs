@@ -9,7 +9,9 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use rig::{
-    Agent, Host, Mode, agent, bench, demo, findings, fleet,
+    Agent, Host, Mode, agent,
+    bench::{self, Effort},
+    demo, findings, fleet,
     lossless::{self, Plan},
     machine, matrix, powercut,
     scenarios::{self, Pass},
@@ -101,8 +103,14 @@ enum Verb {
     },
     /// Install the packages that hosts need, and build what is deployed to them: no test shares the machine with a compiler then
     Prepare,
-    /// Measure times, memory, and requests per second of processor time beside `axum::serve`
-    Bench,
+    /// Measure what it costs beside its peers; the report goes to target/bench
+    Bench {
+        /// Each figure once and briefly, to see that it works
+        #[arg(long)]
+        short: bool,
+        /// Only these chapters [default: all]
+        chapters: Vec<String>,
+    },
     /// Boot a host, deploy BUNDLE to it if one is given, and run COMMAND in it (a shell, if none is given)
     Host {
         /// A bundle as `just bundle` makes it
@@ -129,7 +137,9 @@ fn main() -> ExitCode {
     let is_good = match verb {
         Verb::Table { .. } => unreachable!("it needs no host"),
         Verb::Prepare => rig::subject::contents().and_then(|_| Server::Stock.build()).map(|_| true),
-        Verb::Bench => bench::run().map(|()| true),
+        Verb::Bench { short, chapters } => {
+            bench::run(if short { Effort::SHORT } else { Effort::WHOLE }, &chapters).map(|()| true)
+        }
         Verb::Lossless { soak: Some(minutes), .. } => Ok(lossless::soak(minutes)),
         Verb::Lossless { activations, modes, soak: None } => {
             let whole = Plan::whole(activations);

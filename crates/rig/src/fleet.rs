@@ -20,7 +20,7 @@ use releases::{
 };
 use serde_json::json;
 
-use crate::{Agent, Host, chart, demo, matrix};
+use crate::{Agent, Host, chart, demo, readme};
 use balancer::Balancer;
 use bundles::Bundles;
 use network::Network;
@@ -29,7 +29,6 @@ pub use row::Row;
 
 /// Half of them is no whole number.
 const HOSTS: u8 = 5;
-const MARKS: [&str; 2] = ["<!-- just fleet -->\n", "<!-- /just fleet -->\n"];
 
 /// Hosts, numbered from 1 on, and what is around them. Dropping it takes everything away; so does the end of this process.
 #[derive(Debug)]
@@ -148,7 +147,7 @@ pub fn run() -> io::Result<bool> {
     tell(&rows, &crate::workspace().join("target/fleet"));
     let is_good = rows.iter().all(Row::is_good);
     if is_good {
-        matrix::put(&crate::workspace().join("README.md"), MARKS, &table)?;
+        readme::put("fleet", &table)?;
     }
     Ok(is_good)
 }

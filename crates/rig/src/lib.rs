@@ -21,6 +21,7 @@ pub mod matrix;
 pub mod outcome;
 pub mod powercut;
 pub mod python;
+mod readme;
 pub mod report;
 pub mod rollout;
 pub mod scenarios;

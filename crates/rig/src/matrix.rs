@@ -17,15 +17,13 @@ use releases::{
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use crate::{Agent, Host, Load, Mode, Report, client::Connection, host, system::System};
+use crate::{Agent, Host, Load, Mode, Report, client::Connection, host, readme, system::System};
 
 const CLIENTS: [(Mode, usize); 4] = [(Mode::C1, 4), (Mode::C3, 30), (Mode::C4, 1), (Mode::C6, 8)];
 /// Longer than a shutdown needs to begin, and within its deadline.
 const IN_FLIGHT: &str = "/slow?ms=3000";
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
-/// Between these two lines of the README is what the run last made.
-const MARKS: [&str; 2] = ["<!-- just systems -->\n", "<!-- /just systems -->\n"];
 const HEAD: &str = "\
 | system | systemd | exposure | first deployment | upgrade | bad release | rollback | reboot | shutdown with clients | requests | lost |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -132,18 +130,9 @@ pub fn run() -> io::Result<bool> {
     faults.iter().for_each(|fault| println!("{fault}"));
     let is_good = faults.is_empty();
     if is_good {
-        put(&crate::workspace().join("README.md"), MARKS, &matrix)?;
+        readme::put("systems", &matrix)?;
     }
     Ok(is_good)
-}
-
-/// Puts a table between two lines of a file.
-pub(crate) fn put(path: &Path, [first, last]: [&str; 2], table: &str) -> io::Result<()> {
-    let text = fs::read_to_string(path)?;
-    let parts = text.split_once(first).and_then(|(before, rest)| Some((before, rest.split_once(last)?.1)));
-    let missing = || io::Error::other(format!("{} has no place for the table: {first}{last}", path.display()));
-    let (before, after) = parts.ok_or_else(missing)?;
-    fs::write(path, format!("{before}{first}{table}{last}{after}"))
 }
 
 struct Story<'a> {

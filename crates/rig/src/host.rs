@@ -23,7 +23,7 @@ const KEEPER: &str = include_str!("keeper.sh");
 /// Beyond anything that works, so that what does not work fails and does not hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
-const ENVIRONMENT: [&str; 3] =
+pub(crate) const ENVIRONMENT: [&str; 3] =
     ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"];
 
 /// A running host. Dropping it takes everything away; so does the end of this process, however it ends.
@@ -228,12 +228,7 @@ impl Host {
     /// # Panics
     /// Where `job` does.
     pub fn in_network<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
-        let leader = self.leader;
-        let enter = move || {
-            enter_network(leader);
-            job()
-        };
-        thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        in_network(self.leader, job)
     }
 
     /// Reboots it as an operator does, and waits until it runs again, on the same root.
@@ -330,6 +325,15 @@ impl From<Output> for Ran {
         let code = output.status.code().or(signal).unwrap_or(-1);
         Self { code, output: String::from_utf8_lossy(&text).into_owned() }
     }
+}
+
+/// Runs `job` on a thread in the network of a process.
+pub(crate) fn in_network<T: Send>(pid: u32, job: impl FnOnce() -> T + Send) -> T {
+    let enter = move || {
+        enter_network(pid);
+        job()
+    };
+    thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Moves the calling thread into the network of a process.

@@ -108,8 +108,7 @@ pub fn soak(minutes: u64) -> bool {
     }
     let rate = done.len() as f64 / began.elapsed().as_secs_f64();
     let last = Held::by_the_last(&stage.host);
-    loads.iter().for_each(Load::halt);
-    let reports: Vec<Report> = loads.into_iter().map(Load::stop).collect();
+    let reports = stop(loads);
     println!("{}\n", report::table(&reports));
     let lost: u64 = reports.iter().map(Report::lost).sum();
     println!("{} activations, {rate:.1} a second; {lost} lost", done.len());
@@ -255,16 +254,28 @@ impl Stage {
         let loads: Vec<Load> = clients.iter().map(|(mode, count)| Load::start(&self.host, *mode, *count)).collect();
         thread::sleep(SETTLE);
         let mut done = Vec::new();
-        for n in 0..rounds {
-            let next = Instant::now() + EVERY;
+        each_round(rounds, |n| {
             if n < activations {
                 done.push(self.activate());
             }
-            thread::sleep(next.saturating_duration_since(Instant::now()));
-        }
-        loads.iter().for_each(Load::halt);
-        (loads.into_iter().map(Load::stop).collect(), done)
+        });
+        (stop(loads), done)
     }
+}
+
+/// So many rounds, as far apart as activations are.
+pub(crate) fn each_round(rounds: usize, mut act: impl FnMut(usize)) {
+    for n in 0..rounds {
+        let next = Instant::now() + EVERY;
+        act(n);
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// All are told to stop before one is waited for.
+pub(crate) fn stop(loads: Vec<Load>) -> Vec<Report> {
+    loads.iter().for_each(Load::halt);
+    loads.into_iter().map(Load::stop).collect()
 }
 
 /// One kind of client.

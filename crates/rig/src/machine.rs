@@ -43,13 +43,21 @@ fn prepare_now() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("the rig boots real systemd hosts and needs root: run it as root or with sudo".to_owned());
     }
+    need(&NEEDED)
+}
+
+/// Sees that files are there, and installs the packages that bring them where they are not.
+///
+/// # Errors
+/// One line, with the packages that apt-get did not install.
+pub(crate) fn need(needed: &[(&str, &'static str)]) -> Result<(), String> {
     let _held = lock(LOCK)?;
-    let missing = missing();
+    let missing = missing(needed);
     if missing.is_empty() {
         return Ok(());
     }
     install(&missing)?;
-    match self::missing() {
+    match self::missing(needed) {
         still if still.is_empty() => Ok(()),
         still => Err(not_installed(&still)),
     }
@@ -110,8 +118,8 @@ pub(crate) fn lock(path: &str) -> Result<File, String> {
     lock.map_err(|error| format!("cannot lock {path}: {error}"))
 }
 
-fn missing() -> Vec<&'static str> {
-    NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect()
+fn missing(needed: &[(&str, &'static str)]) -> Vec<&'static str> {
+    needed.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect()
 }
 
 fn apt(arguments: &[&str]) -> bool {

@@ -78,6 +78,24 @@ impl Succession {
         Ok(Span::since(began))
     }
 
+    /// The old way: ends what serves, and starts the next one when it has ended. Meanwhile clients wait in the socket's queue.
+    /// Says when.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn restart(&mut self) -> io::Result<Span> {
+        let began = Instant::now();
+        self.count += 1;
+        kill_process(Pid::from_child(&self.serving), Signal::TERM)?;
+        if !have_ended(vec![&mut self.serving]) {
+            // As systemd does after TimeoutStopSec=.
+            self.serving.kill()?;
+            self.serving.wait()?;
+        }
+        self.serving = ready(&self.program, &self.listener, &self.folder, self.runtime, self.count)?;
+        Ok(Span::since(began))
+    }
+
     /// The process that serves.
     pub fn pid(&self) -> u32 {
         self.serving.id()
@@ -87,14 +105,21 @@ impl Succession {
     pub fn end(mut self) -> bool {
         // It may have ended already, which the wait below tells.
         let _ = kill_process(Pid::from_child(&self.serving), Signal::TERM);
-        let until = Instant::now() + PATIENCE;
-        let mut children: Vec<&mut Child> = self.retiring.iter_mut().chain([&mut self.serving]).collect();
-        while Instant::now() < until && !children.is_empty() {
-            children.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        children.is_empty()
+        have_ended(self.retiring.iter_mut().chain([&mut self.serving]).collect())
     }
+}
+
+/// Whether they do before the patience does.
+fn have_ended(mut children: Vec<&mut Child>) -> bool {
+    let until = Instant::now() + PATIENCE;
+    while !children.is_empty() {
+        if Instant::now() > until {
+            return false;
+        }
+        children.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 impl Drop for Succession {

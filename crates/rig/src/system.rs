@@ -9,7 +9,7 @@ use std::{
 use crate::{Host, machine};
 
 /// Beside what the machine's own packages keep: a checkout comes and goes.
-const CACHE: &str = "/var/cache/rig";
+pub(crate) const CACHE: &str = "/var/cache/rig";
 const LOCK: &str = "/run/lock/rig-systems";
 /// What a server has at least, and curl for whoever looks.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,curl,ca-certificates";
@@ -38,7 +38,7 @@ impl System {
     /// Where the host does not come up.
     pub fn boot(self) -> Result<Host, String> {
         machine::prepare()?;
-        Ok(Host::boot_of(&self.folder()?))
+        Ok(Host::boot_of(&kept(self.suite(), |folder| debootstrap(self.suite(), PACKAGES, folder))?))
     }
 
     fn suite(self) -> &'static str {
@@ -47,25 +47,6 @@ impl System {
             Self::Debian12 => "bookworm",
             Self::Debian13 => "trixie",
         }
-    }
-
-    /// Complete or absent: it gets its name last.
-    fn folder(self) -> Result<PathBuf, String> {
-        let folder = Path::new(CACHE).join(self.suite());
-        let _held = machine::lock(LOCK)?;
-        if folder.is_dir() {
-            return Ok(folder);
-        }
-        eprintln!("making {self}, once");
-        let made = folder.with_extension("new");
-        let failed = |error: std::io::Error| format!("cannot make {}: {error}", made.display());
-        if made.exists() {
-            fs::remove_dir_all(&made).map_err(failed)?;
-        }
-        fs::create_dir_all(&made).map_err(failed)?;
-        debootstrap(self.suite(), &made)?;
-        fs::rename(&made, &folder).map_err(failed)?;
-        Ok(folder)
     }
 }
 
@@ -79,9 +60,29 @@ impl fmt::Display for System {
     }
 }
 
-fn debootstrap(suite: &str, folder: &Path) -> Result<(), String> {
+/// The system of that name, made by `make` where this machine has not got it yet. Complete or absent: it gets its name last.
+pub(crate) fn kept(name: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+    let folder = Path::new(CACHE).join(name);
+    let _held = machine::lock(LOCK)?;
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    eprintln!("making the system {name}, once");
+    let made = folder.with_extension("new");
+    let failed = |error: std::io::Error| format!("cannot make {}: {error}", made.display());
+    if made.exists() {
+        fs::remove_dir_all(&made).map_err(failed)?;
+    }
+    fs::create_dir_all(&made).map_err(failed)?;
+    make(&made)?;
+    fs::rename(&made, &folder).map_err(failed)?;
+    Ok(folder)
+}
+
+/// A suite of Debian, and these packages with what they need.
+pub(crate) fn debootstrap(suite: &str, packages: &str, folder: &Path) -> Result<(), String> {
     let mut command = Command::new("debootstrap");
-    command.args(["--variant=minbase", &format!("--include={PACKAGES}"), suite]).arg(folder);
+    command.args(["--variant=minbase", &format!("--include={packages}"), suite]).arg(folder);
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot run debootstrap: {error}"))?;
     if output.status.success() {
         return Ok(());

@@ -32,16 +32,25 @@ impl Server {
             Self::App => ["--bin", "app"],
             Self::Stock => ["--example", "stock"],
         };
-        let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-        command.args(["build", "--release", "--quiet", "--package", "app"]).args(target);
-        command.args(["--message-format", "json-render-diagnostics"]).current_dir(crate::workspace());
-        let output = command.stderr(std::process::Stdio::inherit()).output()?;
-        // The last artifact is the one that was asked for.
-        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-        let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut built = messages.filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)));
-        built.next_back().ok_or_else(|| io::Error::other("cargo built no program"))
+        build(&[["--package", "app"], target].concat())
     }
+}
+
+/// Builds one program, optimized as a bundle is.
+///
+/// # Errors
+/// Where cargo does not start, or fails.
+pub(crate) fn build(arguments: &[&str]) -> io::Result<PathBuf> {
+    let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    command.args(["build", "--release", "--quiet"]).args(arguments);
+    command.args(["--message-format", "json-render-diagnostics"]).current_dir(crate::workspace());
+    let output = command.stderr(std::process::Stdio::inherit()).output()?;
+    // The last artifact is the one that was asked for.
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut built = messages.filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)));
+    let failed = || io::Error::other(format!("cargo build {} built no program", arguments.join(" ")));
+    built.next_back().ok_or_else(failed)
 }
 
 /// Runs it, telling what happens; returns whether nothing was lost, and every run had what it must have.

@@ -7,27 +7,38 @@ mod chapter;
 mod deploying;
 mod effort;
 mod figure;
+mod headline;
+mod losing;
 mod machine;
 mod page;
+mod peers;
 mod plot;
+mod serving;
 
-use std::io;
+use std::{fs, io, path::PathBuf};
 
 use serde_json::json;
 
 pub use self::effort::Effort;
 use self::{chapter::Chapter, machine::Machine};
-use crate::demo::write;
+use crate::{demo::write, readme};
 
 /// A chapter of the report: what measures it.
 type Measure = fn(Effort) -> io::Result<Chapter>;
 
-const CHAPTERS: [(&str, Measure); 1] = [("deploying", deploying::run)];
+const CHAPTERS: [(&str, Measure); 3] =
+    [("losing", losing::run), ("serving", serving::run), ("deploying", deploying::run)];
 
-/// Measures all chapters, or those that are named, and writes `report.json` and `report.html` to `target/bench/`.
+/// What a run is published as: its files, beside the README's text.
+const FILES: [&str; 3] = ["report.json", "report.html", "lost.svg"];
+/// What goes into the README.
+const TEXT: &str = "readme.md";
+
+/// Measures all chapters, or those that are named, and writes `report.json`, `report.html` and `lost.svg` to `target/bench/`,
+/// or to its folder `part` where that is not the whole.
 ///
 /// # Errors
-/// Where a server does not build or start, or a name is no chapter's.
+/// Where a server does not build or start.
 ///
 /// # Panics
 /// Where a host does not boot, or a deployment fails.
@@ -37,7 +48,6 @@ pub fn run(effort: Effort, names: &[String]) -> io::Result<()> {
         return Err(io::Error::other(format!("{name} is no chapter: {}", known.join(", "))));
     }
     let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-    let machine = Machine::of_today();
     let mut chapters = Vec::new();
     for (name, measure) in CHAPTERS.into_iter().filter(|(name, _)| is_wanted(name)) {
         eprintln!("== {name}");
@@ -45,10 +55,46 @@ pub fn run(effort: Effort, names: &[String]) -> io::Result<()> {
         println!("{chapter}\n");
         chapters.push(chapter);
     }
-    let folder = crate::workspace().join("target/bench");
+    // Last, since some of what has versions is made on the way.
+    let (machine, is_whole) = (Machine::of_today(), effort.is_whole() && names.is_empty());
+    let folder = if is_whole { folder() } else { folder().join("part") };
     let report = json!({ "format": 1, "machine": machine, "chapters": chapters });
     write(&folder, "report.json", &format!("{report:#}\n"));
     write(&folder, "report.html", &page::page(&machine, &chapters));
+    if let Some(svg) = headline::svg(&chapters) {
+        write(&folder, "lost.svg", &svg);
+    }
+    if is_whole {
+        write(&folder, TEXT, &headline::markdown(&machine, &chapters));
+    }
     println!("{}", folder.join("report.html").display());
     Ok(())
+}
+
+/// Makes, installs and builds what is measured: nothing need share the machine with a compiler then.
+///
+/// # Errors
+/// Where what is ours does not build, or a load generator cannot be had.
+pub fn prepare() -> io::Result<()> {
+    peers::prepare()?;
+    serving::prepare()
+}
+
+/// Puts the last run into the tree, and its headline into the README, to be committed.
+///
+/// # Errors
+/// Where the last run was not a whole one, or a file cannot be written.
+pub fn publish() -> io::Result<()> {
+    let (folder, to) = (folder(), crate::workspace().join("crates/rig/bench"));
+    let none = |_| io::Error::other(format!("{} has no whole run: `just bench` makes one", folder.display()));
+    let text = fs::read_to_string(folder.join(TEXT)).map_err(none)?;
+    fs::create_dir_all(&to)?;
+    for name in FILES {
+        fs::copy(folder.join(name), to.join(name))?;
+    }
+    readme::put("bench", &text)
+}
+
+fn folder() -> PathBuf {
+    crate::workspace().join("target/bench")
 }

@@ -22,4 +22,9 @@ impl Effort {
     pub const WHOLE: Self = Self { times: 11, rounds: 5, busy: Duration::from_secs(3), activations: 110, most: 10_000 };
     /// Enough to see that it works.
     pub const SHORT: Self = Self { times: 1, rounds: 1, busy: Duration::from_millis(200), activations: 2, most: 100 };
+
+    /// Whether it is enough for figures that are published.
+    pub(super) fn is_whole(self) -> bool {
+        self.activations >= Self::WHOLE.activations
+    }
 }

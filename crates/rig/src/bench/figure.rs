@@ -70,11 +70,14 @@ pub(super) fn in_turn<'a>(
     Ok(ways.iter().zip(values).map(|((whose, _), values)| Figure::new(what, *whose, unit, values)).collect())
 }
 
-/// `1.23 (1.20-1.31) ms`
+/// `1.23 (1.20-1.31) ms`; `1.23 ms` where it was measured once
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [median, least, most] = [self.median(), self.least(), self.most()].map(short);
-        write!(f, "{median} ({least}-{most})")?;
+        match self.values.len() {
+            1 => f.write_str(&median)?,
+            _ => write!(f, "{median} ({least}-{most})")?,
+        }
         if self.unit.is_empty() { Ok(()) } else { write!(f, " {}", self.unit) }
     }
 }
@@ -123,6 +126,7 @@ mod tests {
     fn a_figure_is_its_median_with_the_least_and_the_most() {
         let figure = Figure::new("a verb", "ours", "ms", vec![3.0, 1.25, 1234.5, 2.0, 9.0]);
         assert_eq!(figure.to_string(), "3 (1.25-1,235) ms");
+        assert_eq!(Figure::new("requests lost", "ours", "", vec![0.0]).to_string(), "0");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fs, process::Command};
 
 use serde::Serialize;
 
+use super::peers;
+
 /// What it was measured on, and with what.
 #[derive(Debug, Serialize)]
 pub(super) struct Machine {
@@ -25,6 +27,7 @@ impl Machine {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(separator));
             line.unwrap_or("unknown").trim().trim_matches('"').to_owned()
         };
+        let rustc = ("rustc".to_owned(), first_line("rustc", &["--version"]));
         let kib = field(read("/proc/meminfo"), "MemTotal", ':');
         Self {
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
@@ -33,7 +36,7 @@ impl Machine {
             memory_gib: kib.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) >> 20,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             system: field(read("/etc/os-release"), "PRETTY_NAME", '='),
-            versions: BTreeMap::from([("rustc".to_owned(), first_line("rustc", &["--version"]))]),
+            versions: peers::versions().into_iter().chain([rustc]).collect(),
         }
     }
 }

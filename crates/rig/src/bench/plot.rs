@@ -15,7 +15,7 @@ svg text { font: 12px system-ui, sans-serif; fill: #1c2430 } .faint { font-size:
 .line { fill: none; stroke-width: 1.8 }
 @media (prefers-color-scheme: dark) { svg text { fill: #dde3ec } .faint { fill: #98a2b3 } .bar { fill: #35507a }
   .bar.ours { fill: #8db4f2 } .grid { stroke: #2a313c } }";
-const WIDTH: f64 = 860.0;
+pub(super) const WIDTH: f64 = 860.0;
 /// Names are left of the bars, figures right of them.
 const LEFT: f64 = 250.0;
 const RIGHT: f64 = 640.0;
@@ -25,14 +25,18 @@ const COLOURS: [&str; 6] = ["#1d4f9c", "#d98b2b", "#1c7a3d", "#a03d8f", "#c21f1f
 
 /// A bar for each, ours darker, with its whisker.
 pub(super) fn bars(figures: &[Figure]) -> String {
-    let height = ROW * figures.len() as f64 + 4.0;
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\">\n");
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {:.0}\" role=\"img\">\n", height(figures));
     let most = figures.iter().map(Figure::most).fold(f64::MIN_POSITIVE, f64::max);
     let x = |value: f64| LEFT + value.max(0.0) / most * (RIGHT - LEFT);
     for (n, figure) in figures.iter().enumerate() {
         bar(&mut svg, figure, ROW * n as f64, &x).expect("a string can be written to");
     }
     svg + "</svg>"
+}
+
+/// Of all the bars.
+pub(super) fn height(figures: &[Figure]) -> f64 {
+    ROW * figures.len() as f64 + 4.0
 }
 
 fn bar(svg: &mut String, figure: &Figure, top: f64, x: &impl Fn(f64) -> f64) -> std::fmt::Result {

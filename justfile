@@ -112,6 +112,8 @@ breaks *NAMES:
 cures *NAMES:
     crates/rig/tests/sabotage --or-hang crates/serve/tests/cures {{ NAMES }}
 
-# Times, memory, and requests per second of processor time beside axum::serve (root)
-bench:
-    cargo run --quiet --package rig -- bench
+# Measure beside its peers: releases under load (40 min), requests per second of processor time and instructions for each (30 min),
+# times and memory. The report goes to target/bench (root); `just bench serving` for one chapter, `just bench --short` to see
+# that it works, `just bench --publish` to put the last whole run into the tree and the README
+bench *ARGS:
+    cargo run --quiet --package rig -- bench {{ ARGS }}

@@ -108,6 +108,9 @@ enum Verb {
         /// Each figure once and briefly, to see that it works
         #[arg(long)]
         short: bool,
+        /// Instead: put the last whole run into crates/rig/bench and its headline into the README
+        #[arg(long, conflicts_with_all = ["short", "chapters"])]
+        publish: bool,
         /// Only these chapters [default: all]
         chapters: Vec<String>,
     },
@@ -131,13 +134,22 @@ fn main() -> ExitCode {
             Err(error) => failed(&error),
         };
     }
+    if let Verb::Bench { publish: true, .. } = verb {
+        return match bench::publish() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
+    }
     if let Err(error) = machine::prepare() {
         return failed(&error);
     }
     let is_good = match verb {
         Verb::Table { .. } => unreachable!("it needs no host"),
-        Verb::Prepare => rig::subject::contents().and_then(|_| Server::Stock.build()).map(|_| true),
-        Verb::Bench { short, chapters } => {
+        Verb::Prepare => {
+            let built = rig::subject::contents().and_then(|_| Server::Stock.build());
+            built.and_then(|_| bench::prepare()).map(|()| true)
+        }
+        Verb::Bench { short, chapters, .. } => {
             bench::run(if short { Effort::SHORT } else { Effort::WHOLE }, &chapters).map(|()| true)
         }
         Verb::Lossless { soak: Some(minutes), .. } => Ok(lossless::soak(minutes)),

@@ -82,7 +82,11 @@ pub(crate) fn kept(name: &str, make: impl FnOnce(&Path) -> Result<(), String>) -
 /// A suite of Debian, and these packages with what they need.
 pub(crate) fn debootstrap(suite: &str, packages: &str, folder: &Path) -> Result<(), String> {
     let mut command = Command::new("debootstrap");
-    command.args(["--variant=minbase", &format!("--include={packages}"), suite]).arg(folder);
+    command.arg("--variant=minbase");
+    if !packages.is_empty() {
+        command.arg(format!("--include={packages}"));
+    }
+    command.arg(suite).arg(folder);
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot run debootstrap: {error}"))?;
     if output.status.success() {
         return Ok(());

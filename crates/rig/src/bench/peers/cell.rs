@@ -199,8 +199,11 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        // Its process 1 goes with it, and the rest with that.
-        let _ = self.keeper.kill();
+        // The end of process 1 is that of the rest, and the keeper waits for it. Without one there is nothing but the keeper.
+        match Pid::from_raw(self.leader.cast_signed()) {
+            Some(leader) => drop(kill_process(leader, Signal::KILL)),
+            None => drop(self.keeper.kill()),
+        }
         let _ = self.keeper.wait();
         for child in &mut self.started {
             let _ = child.wait();
@@ -216,7 +219,7 @@ mod tests {
     fn a_dropped_cell_leaves_no_process_and_no_mount() {
         crate::machine::prepare().unwrap();
         let mut cell = Cell::of(Path::new("/")).unwrap();
-        cell.start("echo $$ >/mnt/pid; sleep 1000 & exec sleep 1000").unwrap();
+        cell.start("sleep 1000 & echo $! >/mnt/pid; exec sleep 1000").unwrap();
         let pid = cell.path("pid");
         cell.wait_until("it runs", || pid.exists()).unwrap();
         let processes = cell.processes().unwrap();

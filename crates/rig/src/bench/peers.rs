@@ -10,7 +10,10 @@ use std::{
     time::Instant,
 };
 
-use releases::probe::{self, Address};
+use releases::{
+    bundle::Contents,
+    probe::{self, Address},
+};
 
 use self::root::root;
 pub(super) use self::{
@@ -21,6 +24,7 @@ use crate::{
     Load, Mode,
     lossless::Stage,
     report::Span,
+    subject::do_not_bake,
     succession::{Runtime, Succession},
     table::{self, Server},
 };
@@ -104,7 +108,7 @@ impl Kind {
 
 fn ecdysis() -> io::Result<PathBuf> {
     const MANIFEST: &str = "crates/rig/src/bench/peers/ecdysis/Cargo.toml";
-    table::build(&["--locked", "--manifest-path", MANIFEST, "--target-dir", "target/peers"])
+    table::build(&["--manifest-path", MANIFEST, "--target-dir", "target/peers"])
 }
 
 /// Makes and builds all of them; one that cannot be had is named.
@@ -146,7 +150,7 @@ impl Peer {
     pub fn start(kind: Kind) -> io::Result<Self> {
         let succession = |server: Server| Succession::start(&server.build()?, Runtime::Shared);
         let way = match kind {
-            Kind::Ours => Way::Host(Box::new(Stage::set())),
+            Kind::Ours => Way::Host(Box::new(stage()?)),
             Kind::Restart => Way::Restart(succession(Server::App)?),
             Kind::AxumRestart => Way::Restart(succession(Server::Stock)?),
             Kind::Axum => Way::Overlap(succession(Server::Stock)?),
@@ -198,6 +202,13 @@ impl Peer {
             }
         }
     }
+}
+
+fn stage() -> io::Result<Stage> {
+    let mut contents = Contents::build(crate::workspace()).map_err(io::Error::other)?;
+    do_not_bake(&mut contents);
+    let pack = |label| contents.pack(label).map_err(io::Error::other);
+    Ok(Stage::set_with([pack("bench one")?, pack("bench two")?]))
 }
 
 /// What is not its own to answer, a proxy asks of a server of ours behind it, which stays.

@@ -4,16 +4,29 @@
 //! is what to read.
 
 mod chapter;
+mod dependencies;
 mod deploying;
 mod effort;
 mod figure;
+mod growth;
+mod handing_over;
+mod hardening;
 mod headline;
+mod idle;
 mod losing;
 mod machine;
+mod memory;
+mod nginx;
+mod old_way;
 mod page;
 mod peers;
 mod plot;
+mod processor;
+mod served;
 mod serving;
+mod small;
+mod stage;
+mod syncs;
 
 use std::{fs, io, path::PathBuf};
 
@@ -26,8 +39,15 @@ use crate::{demo::write, readme};
 /// A chapter of the report: what measures it.
 type Measure = fn(Effort) -> io::Result<Chapter>;
 
-const CHAPTERS: [(&str, Measure); 3] =
-    [("losing", losing::run), ("serving", serving::run), ("deploying", deploying::run)];
+const CHAPTERS: [(&str, Measure); 7] = [
+    ("losing", losing::run),
+    ("serving", serving::run),
+    ("deploying", deploying::run),
+    ("hardening", hardening::run),
+    ("handing-over", handing_over::run),
+    ("small", small::run),
+    ("growth", growth::run),
+];
 
 /// What a run is published as: its files, beside the README's text.
 const FILES: [&str; 3] = ["report.json", "report.html", "lost.svg"];

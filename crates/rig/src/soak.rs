@@ -16,7 +16,7 @@ const CLIENTS: usize = 300;
 
 /// What of a host may grow with each deployment.
 #[derive(Clone, Copy, Debug)]
-struct Holdings {
+pub(crate) struct Holdings {
     instance: Held,
     counts: [usize; 9],
     /// Of process 1 and of the journal, without what they map of files.
@@ -42,7 +42,7 @@ const SYSTEM_KIB: u64 = 2048;
 
 impl Holdings {
     /// Once all but one instance have ended.
-    fn of(host: &Host) -> Self {
+    pub(crate) fn of(host: &Host) -> Self {
         let instance = Held::by_the_last(host);
         // As the validation would have, had those that ended since not had their releases and files in use.
         host.succeed("releasectl prune --keep 2");
@@ -52,6 +52,12 @@ impl Holdings {
             said.trim().parse().expect("a number")
         };
         Self { instance, counts: COUNTED.map(count), system_kib: SYSTEM.map(kib) }
+    }
+
+    /// What is counted, and of what memory, by their names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let counts = COUNTED.iter().zip(self.counts).map(|((name, _), count)| (*name, count as f64));
+        counts.chain(SYSTEM.iter().zip(self.system_kib).map(|((name, _), kib)| (*name, kib as f64)))
     }
 
     /// What a deployment would leave, many would leave many times.

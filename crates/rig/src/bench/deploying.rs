@@ -1,142 +1,140 @@
-//! What a deployment takes: the verbs, beside what systemd needs for the same unit, and the memory.
+//! What a deployment takes: each hook, and the way back, beside what systemd needs to start the same unit, and beside a shell
+//! script that copies and restarts.
 
 use std::{
-    fs,
-    io::{self, Read, Write},
-    net::TcpStream,
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
-use releases::bundle::Contents;
+use releases::probe::{self, Address};
 
-use super::{Effort, chapter::Chapter, figure::Figure};
-use crate::{Agent, Host};
+use super::{
+    Effort,
+    chapter::{Bound, Chapter, Goal},
+    figure::Figure,
+    old_way::OldWay,
+    stage::{SOCKET, Stage, ms, timed},
+    syncs::Syncs,
+};
+use crate::Host;
 
-/// Idle connections, where there are many.
-const IDLE: usize = 2_000;
+const ABOUT: &str = "On a real systemd host, the unit hardened as it is shipped, the store on ext4 in a file on this machine's \
+    disk. Each verb was timed from outside of the host, entering it included, which takes some 5 ms of each; `systemctl start` \
+    of the same unit likewise. The first answer is that of /version on a fresh connection, asked for each millisecond. A \
+    validation asks for ten answers in a row and is told to watch no longer; a rollback is validated within. The script copies \
+    by rsync, flips by `ln -sfn` and restarts a unit without hardening on a disk in memory: nothing of it is verified or synced.";
+/// Between two questions for the new release.
+const PAUSE: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Beyond `systemctl start` of the same unit, in milliseconds.
+const BEYOND: Bound = Bound::AtMost(60.0);
+const ACTIVATE: &str = "releasectl activate";
+const ROLLBACK: &str = "releasectl rollback";
 
 /// # Panics
 /// Where a host does not boot, or a deployment fails.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
-    Ok(Chapter {
-        title: "Deploying",
-        about: "On a real systemd host, the unit hardened as it is shipped.".to_owned(),
-        figures: on_a_host(effort.times),
-        curves: Vec::new(),
-        goals: Vec::new(),
-        notes: Vec::new(),
-    })
-}
-
-fn on_a_host(times: usize) -> Vec<Figure> {
-    let contents = Contents::build(crate::workspace()).unwrap_or_else(|error| panic!("{error}"));
-    let pack = |label: &str| contents.pack(label).unwrap_or_else(|error| panic!("{error}"));
-    let (host, first) = (Host::boot(), pack("bench"));
-    Agent::new(&host).deploy(&first.archive).expect_success();
-    let unit = format!("app-{}", first.id);
-    let [mut start, mut install, mut activate, mut validate, mut rollback, mut idle, mut during] =
-        [const { Vec::new() }; 7];
-    for n in 1..=times {
-        eprintln!("a deployment and a rollback, {n} of {times}");
-        let bundle = pack(&format!("bench {n}"));
-        fs::write(host.path("/root/bundle.tgz"), &bundle.archive).expect("the host's disk can be written");
-        host.succeed("mkdir -p /root/bundle && tar -xzf /root/bundle.tgz -C /root/bundle --overwrite");
-        install.push(time(|| drop(host.succeed("/root/bundle/bin/releasectl install /root/bundle"))));
-        let (milliseconds, most) =
-            watching_memory(&host, || time(|| drop(host.succeed("/root/bundle/bin/releasectl activate /root/bundle"))));
-        activate.push(milliseconds);
-        during.push(most);
-        validate.push(time(|| drop(host.succeed("/root/bundle/bin/releasectl validate /root/bundle"))));
-        rollback.push(time(|| drop(host.succeed("releasectl rollback"))));
-        host.wait_until("the old instances have ended", |host| processes(host, "app").count() == 1);
-        idle.push(memory(&host, "app"));
-        // With a number that no activation has: nothing else knows of it.
-        let extra = format!("{unit}@{}.service", 1_000_000 + n);
-        start.push(time(|| drop(host.succeed(&format!("systemctl start {extra}")))));
-        host.succeed(&format!("systemctl stop {extra}; rm -rf /root/bundle"));
+    let mut stage = Stage::on_a_disk()?;
+    let old_way = OldWay::set_up(stage.host())?;
+    let mut took = Took::default();
+    for n in 1..=effort.times {
+        eprintln!("a deployment and a rollback, {n} of {}", effort.times);
+        took.deploy(&mut stage);
+        took.roll_back(&mut stage);
+        stage.settle();
+        took.start.push(stage.start(&stage.extra(n)));
+        took.old_way.push(old_way.deploy(stage.host(), n));
     }
-    let [crowded, gone, beside] = crowded(&host, &first.id, times);
-    vec![
-        Figure::new("releasectl activate with 2,000 idle connections", "ours", "ms", crowded),
-        Figure::new("SIGTERM to the end of the one that had them", "ours", "ms", gone),
-        Figure::new("systemctl start of the same unit beside them", "ours", "ms", beside),
-        Figure::new("releasectl install", "ours", "ms", install),
-        Figure::new("releasectl activate", "ours", "ms", activate),
-        Figure::new("systemctl start of the same unit", "ours", "ms", start),
-        Figure::new("releasectl validate", "ours", "ms", validate),
-        Figure::new("releasectl rollback, validation included", "ours", "ms", rollback),
-        Figure::new("resident memory, idle", "ours", "MiB", idle),
-        Figure::new("at most during an activation, all processes", "ours", "MiB", during),
-    ]
+    let syncs = Syncs::of_each_verb(&mut stage);
+    let (goals, mut figures) = took.told();
+    figures.extend(syncs.iter().flat_map(Syncs::figures));
+    Ok(Chapter { title: "Deploying", about: ABOUT.to_owned(), figures, curves: Vec::new(), goals, notes: Vec::new() })
 }
 
-/// With idle connections that every activation hands over: an activation, the end of who had them by its unit's own
-/// times, and a start of the same unit.
-fn crowded(host: &Host, id: &releases::ReleaseId, times: usize) -> [Vec<f64>; 3] {
-    let ask = |stream: &mut TcpStream| {
-        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").expect("it is open");
-        assert!(stream.read(&mut [0; 1024]).expect("it is answered") > 0, "it was closed");
-    };
-    let connect = || TcpStream::connect("127.0.0.1:80").expect("the host listens");
-    let mut idle: Vec<TcpStream> = host.in_network(|| (0..IDLE).map(|_| connect()).collect());
-    let [mut crowded, mut gone, mut beside] = [const { Vec::new() }; 3];
-    for n in 1..=times {
-        eprintln!("an activation with {IDLE} idle connections, {n} of {times}");
-        idle.iter_mut().for_each(ask);
-        let extra = format!("app-{id}@{}.service", 2_000_000 + n);
-        beside.push(time(|| drop(host.succeed(&format!("systemctl start {extra}")))));
-        host.succeed(&format!("systemctl stop {extra}"));
-        crowded.push(time(|| drop(host.succeed("releasectl restart"))));
-        host.wait_until("the old instance has ended", |host| processes(host, "app").count() == 1);
-        // By hand, so that the end is waited for.
-        let next = format!("app-{id}@{}.service", 3_000_000 + n);
-        host.succeed(&format!("systemctl start {next}"));
-        let serving = host
-            .succeed("systemctl list-units --plain --no-legend 'app-*@*' | cut -d' ' -f1 | sort -t@ -k2 -n | head -1");
-        gone.push(time(|| drop(host.succeed(&format!("systemctl stop {}", serving.trim())))));
-        host.succeed("releasectl restart");
-        host.wait_until("the old instances have ended", |host| processes(host, "app").count() == 1);
+/// In milliseconds.
+#[derive(Default)]
+struct Took {
+    install: Vec<f64>,
+    activate: Vec<f64>,
+    first_answer: Vec<f64>,
+    validate: Vec<f64>,
+    sum: Vec<f64>,
+    rollback: Vec<f64>,
+    back_again: Vec<f64>,
+    start: Vec<f64>,
+    old_way: Vec<f64>,
+}
+
+impl Took {
+    fn deploy(&mut self, stage: &mut Stage) {
+        let id = stage.subject.next_revision();
+        let hook = |name| stage.subject.hook(name).unwrap_or_else(|error| panic!("{error}"));
+        let install = timed(|| hook("after-install"));
+        let (activate, first) = until_answered(stage.host(), id.as_str(), || hook("application-start"));
+        let validate = timed(|| hook("validate-service"));
+        self.install.push(install);
+        self.activate.push(activate);
+        self.first_answer.push(first);
+        self.validate.push(validate);
+        self.sum.push(install + activate + validate);
+        stage.subject.reported = Some(id);
     }
-    [crowded, gone, beside]
+
+    fn roll_back(&mut self, stage: &mut Stage) {
+        let status = stage.host().succeed("releasectl status --json");
+        let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
+        let to = status["previous"].as_str().expect("there is a way back").to_owned();
+        let back = || drop(stage.host().succeed("releasectl rollback"));
+        let (rollback, first) = until_answered(stage.host(), &to, back);
+        self.rollback.push(rollback);
+        self.back_again.push(first);
+        stage.subject.reported = to.parse().ok();
+    }
+
+    fn told(self) -> (Vec<Goal>, Vec<Figure>) {
+        let ours = |what: &str, values: Vec<f64>| Figure::new(what, "ours", "ms", values);
+        let beyond = |values: &[f64]| values.iter().zip(&self.start).map(|(verb, start)| verb - start).collect();
+        let (activate, rollback) = (beyond(&self.activate), beyond(&self.rollback));
+        let activate = ours("activate, beyond systemctl start of the same unit", activate);
+        let rollback = ours("rollback, validation included, beyond systemctl start of the same unit", rollback);
+        let goals = [(ACTIVATE, &activate), (ROLLBACK, &rollback)];
+        let goals = goals.map(|(verb, figure)| Goal::of(format!("{verb}, beyond systemctl start"), BEYOND, figure));
+        let until = "from nothing copied to serving";
+        let serving = self.install.iter().zip(&self.activate).map(|(install, activate)| install + activate).collect();
+        let figures = vec![
+            ours("hook after-install (install)", self.install),
+            ours("hook application-start (activate)", self.activate),
+            ours("from its beginning to the first answer of the new release", self.first_answer),
+            ours("hook validate-service (validate)", self.validate),
+            ours("all three hooks", self.sum),
+            ours("releasectl rollback, validation included", self.rollback),
+            ours("from its beginning to the first answer of the old release", self.back_again),
+            ours("systemctl start of the same unit", self.start),
+            activate,
+            rollback,
+            ours(until, serving),
+            Figure::new(until, "rsync, ln -sfn, restart of a plain unit", "ms", self.old_way),
+        ];
+        (goals.into(), figures)
+    }
 }
 
-fn time(act: impl FnOnce()) -> f64 {
+/// How long `act` takes, and after how long a fresh connection is first answered by this release.
+fn until_answered(host: &Host, release: &str, act: impl FnOnce()) -> (f64, f64) {
+    let address = Address::Tcp(SOCKET.parse().expect("an address"));
     let began = Instant::now();
-    act();
-    began.elapsed().as_secs_f64() * 1e3
-}
-
-/// What `act` returns, and the most memory of the service and its tool meanwhile.
-fn watching_memory<T>(host: &Host, act: impl FnOnce() -> T) -> (T, f64) {
     thread::scope(|scope| {
-        let (done, is_done) = std::sync::mpsc::channel::<()>();
-        let watch = scope.spawn(move || {
-            let mut most: f64 = 0.0;
-            while is_done.recv_timeout(Duration::from_millis(2)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                most = most.max(memory(host, "app") + memory(host, "releasectl"));
-            }
-            most
+        let asking = scope.spawn(|| {
+            host.in_network(|| {
+                while probe::ask(&address).as_deref() != Ok(release) {
+                    assert!(began.elapsed() < PATIENCE, "{}: {release} never answered", host.name());
+                    thread::sleep(PAUSE);
+                }
+                began.elapsed()
+            })
         });
-        let result = act();
-        drop(done);
-        (result, watch.join().expect("it does not panic"))
+        act();
+        let took = began.elapsed();
+        (ms(took), ms(asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
     })
-}
-
-/// MiB of all processes of this name in the host.
-fn memory(host: &Host, name: &str) -> f64 {
-    let resident = |status: String| -> Option<f64> {
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.to_owned();
-        line.trim().strip_suffix(" kB")?.parse().ok()
-    };
-    processes(host, name).filter_map(resident).sum::<f64>() / 1024.0
-}
-
-/// What /proc/PID/status says of each.
-fn processes(host: &Host, name: &str) -> impl Iterator<Item = String> {
-    let first = format!("Name:\t{name}\n");
-    let folders = fs::read_dir(host.path("/proc")).into_iter().flatten().flatten();
-    let statuses = folders.filter_map(|folder| fs::read_to_string(folder.path().join("status")).ok());
-    statuses.filter(move |status| status.starts_with(&first))
 }

@@ -43,6 +43,12 @@ impl Figure {
         Self::new(self.what.clone(), format!("{} / {}", self.whose, other.whose), "", ratios)
     }
 
+    /// By how much it is above `other`, pair by pair, under another name.
+    pub fn beyond(&self, other: &Self, what: &str) -> Self {
+        let beyond = self.values.iter().zip(&other.values).map(|(one, other)| one - other).collect();
+        Self::new(what, other.whose.clone(), self.unit, beyond)
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);

@@ -1,0 +1,162 @@
+//! How small it is: its start, its memory, its files, and what it is made of.
+
+use std::{
+    fs, io,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use super::{
+    Effort,
+    chapter::{Bound, Chapter, Goal},
+    dependencies::{self, Dependency},
+    figure::{Figure, in_turn},
+    idle::Idle,
+    memory,
+    served::{self, Way},
+    stage::{self, Stage, ms, timed},
+};
+use crate::{
+    succession::{Runtime, Succession},
+    table::Server,
+};
+
+const ABOUT: &str = "A start is from before fork to READY, on this machine without systemd; the shell that puts the socket where \
+    the program expects it is in it, and its own time stands beside it. Memory is VmRSS, of all processes: what the kernel \
+    keeps for a socket is in none of it. That of an idle connection is what so many take more than none, each with one request \
+    behind it. The idle instance and the activation are on a systemd host. Ours is \
+    the shipped, static binary throughout; `axum::serve` has the same router, and nginx answers from its configuration.";
+const MEGA: f64 = 1e6;
+
+/// # Panics
+/// Where a host does not boot, or an activation fails.
+pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
+    let mut chapter = Chapter {
+        title: "Small",
+        about: ABOUT.to_owned(),
+        figures: Vec::new(),
+        curves: Vec::new(),
+        goals: Vec::new(),
+        notes: Vec::new(),
+    };
+    starts(effort, &mut chapter)?;
+    on_a_host(effort, &mut chapter)?;
+    idle_connections(effort, &mut chapter)?;
+    sizes(&mut chapter)?;
+    made_of(&mut chapter)?;
+    cold_builds(effort, &mut chapter)?;
+    Ok(chapter)
+}
+
+fn starts(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
+    let (app, stock) = (stage::program()?, Server::Stock.build()?);
+    let start = |program: &Path| -> io::Result<_> {
+        let mut succession = Succession::start(program, Runtime::Shared)?;
+        Ok(move || Ok(ms(succession.activate()?.length())))
+    };
+    let (mut ours, mut stock) = (start(&app)?, start(&stock)?);
+    let what = "from before fork to READY, by a shell";
+    let mut ways: [(&str, &mut dyn FnMut() -> io::Result<f64>); 3] =
+        [("ours", &mut ours), ("axum::serve", &mut stock), ("the shell alone, and true(1)", &mut shell)];
+    let figures = in_turn(what, "ms", effort.times, &mut ways)?;
+    chapter.goals.push(Goal::of("exec to READY, the shell included", Bound::AtMost(5.0), &figures[0]));
+    chapter.figures.extend(figures);
+    Ok(())
+}
+
+/// As [`Succession`] starts a program.
+fn shell() -> io::Result<f64> {
+    let began = Instant::now();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" 3<&0 </dev/null", "true"]).stdin(Stdio::null()).stdout(Stdio::null());
+    command.status()?;
+    Ok(ms(began.elapsed()))
+}
+
+fn on_a_host(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
+    let stage = Stage::in_memory()?;
+    let (mut idle, mut during) = (Vec::new(), Vec::new());
+    let mega = |kib: f64| kib * 1024.0 / MEGA;
+    for _ in 0..effort.times {
+        stage.settle();
+        idle.push(mega(memory::of_all(stage.host(), "app")));
+        let activate = || drop(stage.host().succeed("releasectl restart"));
+        during.push(mega(memory::most_while(stage.host(), &["app", "releasectl"], activate).1));
+    }
+    let idle = Figure::new("resident memory, idle", "ours", "MB", idle);
+    chapter.goals.push(Goal::of(&idle.what, Bound::AtMost(8.0), &idle));
+    let during = Figure::new("at most during an activation, both instances and releasectl", "ours", "MB", during);
+    chapter.figures.extend([idle, during]);
+    Ok(())
+}
+
+fn idle_connections(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
+    let (servers, lack) = served::all()?;
+    let count = effort.most;
+    let each = |way: &Way| -> io::Result<f64> {
+        let (served, mut idle) = ((way.start)()?, Idle::none()?);
+        idle.open_until(1, served.address)?;
+        let one = served.resident();
+        idle.open_until(1 + count, served.address)?;
+        Ok((served.resident() - one) / count as f64)
+    };
+    let mut ways: Vec<_> = servers.iter().map(|server| (server.whose.as_str(), move || each(server))).collect();
+    let mut ways: Vec<(&str, &mut (dyn FnMut() -> io::Result<f64> + '_))> =
+        ways.iter_mut().map(|(whose, way)| (*whose, way as _)).collect();
+    let what = format!("memory of each of {count} idle connections");
+    let figures = in_turn(&what, "KiB", effort.rounds, &mut ways)?;
+    chapter.goals.push(Goal::of(what, Bound::AtMost(8.0), &figures[0]));
+    let ratios: Vec<Figure> = figures[1..].iter().map(|peer| figures[0].ratio_to(peer)).collect();
+    chapter.figures.extend(figures.into_iter().chain(ratios));
+    chapter.notes.extend(lack);
+    Ok(())
+}
+
+fn sizes(chapter: &mut Chapter) -> io::Result<()> {
+    let contents = stage::contents()?;
+    let bundle = contents.pack("bench").map_err(io::Error::other)?;
+    let size = |path: &str| contents.get(path).map_or(0, <[u8]>::len);
+    let figure = |what: &str, bytes: usize| Figure::new(what, "ours", "MB", vec![bytes as f64 / MEGA]);
+    let (bundle, releasectl) = (figure("bundle", bundle.archive.len()), figure("releasectl", size("bin/releasectl")));
+    chapter.goals.push(Goal::of("bundle", Bound::AtMost(6.0), &bundle));
+    chapter.goals.push(Goal::of("releasectl", Bound::AtMost(3.0), &releasectl));
+    chapter.figures.extend([bundle, releasectl, figure("the example app's binary", size("bin/app"))]);
+    Ok(())
+}
+
+fn made_of(chapter: &mut Chapter) -> io::Result<()> {
+    for (package, binary) in [("app", "app"), ("releases", "releasectl")] {
+        let count = dependencies::count_all(package)? as f64;
+        chapter.figures.push(Figure::new(format!("crates that {binary} is built of"), "ours", "", vec![count]));
+    }
+    for package in ["app", "serve", "releases"] {
+        let line = |Dependency { name, why }: Dependency| format!("{name}: {}", why.unwrap_or_default());
+        let lines: Vec<String> = dependencies::direct(package)?.into_iter().map(line).collect();
+        chapter.notes.push(format!("What {package} depends on. {}.", lines.join("; ")));
+    }
+    Ok(())
+}
+
+/// What a bundle is made of, into a folder where nothing is.
+fn cold_builds(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
+    let folder = crate::workspace().join("target/bench-cold");
+    let remove = || if folder.exists() { fs::remove_dir_all(&folder) } else { Ok(()) };
+    let mut seconds = Vec::new();
+    for _ in 0..effort.cold_builds {
+        remove()?;
+        let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+        command.args(["build", "--release", "--locked", "--quiet", "-p", "app", "-p", "releases", "--bins"]);
+        command.arg("--target-dir").arg(&folder).current_dir(crate::workspace());
+        let mut status = None;
+        seconds.push(timed(|| status = Some(command.status())) / 1e3);
+        if !status.is_some_and(|status| status.is_ok_and(|status| status.success())) {
+            return Err(io::Error::other("the cold build failed"));
+        }
+        remove()?;
+    }
+    if !seconds.is_empty() {
+        chapter.figures.push(Figure::new("a release build from nothing", "ours", "s", seconds));
+    }
+    Ok(())
+}

@@ -62,13 +62,22 @@ impl Host {
         }
     }
 
+    /// Makes a folder of what has no name yet, and does not wait for the disk: whoever names the whole syncs each folder first.
+    pub fn make_folder_aside(&self, path: &Path) -> Result<()> {
+        effect::make_folder(path).map_err(Error::disk("make folder", path))
+    }
+
+    /// Makes a file in such a folder.
+    pub fn write_aside(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let mut file = create(path, 0o644)?;
+        file.write_all(bytes).map_err(Error::disk("write", path))?;
+        file.sync().map_err(Error::disk("sync", path))
+    }
+
     /// Replaces a file, or makes it.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let aside = aside(path);
-        let written = create(&aside, 0o644).and_then(|mut file| {
-            file.write_all(bytes).map_err(Error::disk("write", &aside))?;
-            file.sync().map_err(Error::disk("sync", &aside))
-        });
+        let written = self.write_aside(&aside, bytes);
         if written.is_err() {
             // What is half there takes room that somebody needs.
             let _ = effect::remove(&aside);

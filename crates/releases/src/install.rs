@@ -88,17 +88,20 @@ fn copy(store: &Locked, source: &Source) -> Result<()> {
 
 fn fill(store: &Locked, source: &Source, aside: &Path) -> Result<()> {
     let host = store.host();
-    host.make_folder(aside)?;
+    host.make_folder(&store.path("releases"))?;
+    host.make_folder_aside(aside)?;
     let mut folders = BTreeSet::from([aside.to_owned()]);
     source.copy_each(|file, from, path| {
         let to = aside.join(&file.path);
         for folder in folders_between(aside, &to) {
-            host.make_folder(&folder)?;
-            folders.insert(folder);
+            if !folders.contains(&folder) {
+                host.make_folder_aside(&folder)?;
+                folders.insert(folder);
+            }
         }
         host.copy(from, file, path, &to)
     })?;
-    host.write(&aside.join(manifest::FILE), source.text())?;
+    host.write_aside(&aside.join(manifest::FILE), source.text())?;
     folders.iter().try_for_each(|folder| host.sync_folder(folder))
 }
 

@@ -23,6 +23,10 @@ const ABOUT: &str = "On hosts that are all in memory, so that a disk hides nothi
     Many releases are one that was installed, linked as often as that, each under another label and so another id, with its unit \
     and its lines in the log: whole to the last byte for any verb. Many receipts are one that was written, with other numbers. \
     Files of a release have 1 KiB. The deployments are real ones.";
+const NOTE: &str = "On a disk nearly all the time of an install is fsync(2), once for each file and each folder. 200 files of 1 KiB on ext4, seen \
+    once on a busy disk: 2.5 s one by one, 0.3 to 1.9 s where all were handed to the disk first (sync_file_range(2)), 0.5 s by \
+    16 threads, 0.3 s by one syncfs(2), which waits for all that anybody else has written there as well, and says nothing of \
+    errors before Linux 5.8. They are synced one by one: that names the file that failed, and a release has few.";
 const RELEASES: usize = 1_000;
 const RECEIPTS: usize = 10_000;
 const FILES: usize = 10_000;
@@ -42,7 +46,7 @@ pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
     curves.extend(connections);
     curves.extend(deployments);
     notes.extend(lack);
-    notes.push(note);
+    notes.extend([note, NOTE.to_owned()]);
     Ok(Chapter { title: "Growth", about: ABOUT.to_owned(), figures: Vec::new(), curves, goals: Vec::new(), notes })
 }
 

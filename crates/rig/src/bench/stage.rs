@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{self, Write},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -31,10 +30,9 @@ const MOUNT: &str = "
     mount --bind /mnt/units /etc/systemd/system
 ";
 
-/// A host with two releases. Dropping it takes everything away, the host first.
+/// A host with two releases. Dropping it takes everything away.
 pub(super) struct Stage {
     pub subject: Subject,
-    _disk: Option<Disk>,
 }
 
 impl Stage {
@@ -46,10 +44,18 @@ impl Stage {
     /// # Panics
     /// Where the host does not boot.
     pub fn on_a_disk() -> io::Result<Self> {
-        let disk = Disk::new()?;
-        let mount = MOUNT.replace("NAME", disk.name());
-        let subject = Subject::boot(&contents()?, |host| drop(host.succeed(&mount)))?;
-        Ok(Self { subject, _disk: Some(disk) })
+        let contents = contents()?;
+        let mut detached = Ok(String::new());
+        let device = disk()?;
+        let name = device.rsplit('/').next().unwrap_or_default();
+        let subject = Subject::boot(&contents, |host| {
+            let mounted = host.run(&MOUNT.replace("NAME", name));
+            // Its last user is now the host's mount, with which it ends, however this process ends.
+            detached = run("losetup", &["--detach", &device]);
+            assert!(mounted.code == 0, "{}: {}", host.name(), mounted.output);
+        })?;
+        detached?;
+        Ok(Self { subject })
     }
 
     /// All of it is in memory: for what waits for no disk.
@@ -60,7 +66,7 @@ impl Stage {
     /// # Panics
     /// As [`Self::on_a_disk`].
     pub fn in_memory() -> io::Result<Self> {
-        Ok(Self { subject: Subject::boot(&contents()?, |_| {})?, _disk: None })
+        Ok(Self { subject: Subject::boot(&contents()?, |_| {})? })
     }
 
     pub fn host(&self) -> &Host {
@@ -125,35 +131,15 @@ pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// ext4 in a file on this machine's disk.
-struct Disk {
-    device: PathBuf,
-    _image: NamedTempFile,
-}
-
-impl Disk {
-    fn new() -> io::Result<Self> {
-        let folder = crate::workspace().join("target/bench");
-        fs::create_dir_all(&folder)?;
-        let image = NamedTempFile::new_in(folder)?;
-        image.as_file().set_len(1 << 30)?;
-        let path = image.path().to_string_lossy();
-        run("mkfs.ext4", &["-q", &path])?;
-        let device = run("losetup", &["--find", "--show", &path])?;
-        Ok(Self { device: device.trim().into(), _image: image })
-    }
-
-    fn name(&self) -> &str {
-        self.device.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if let Err(error) = run("losetup", &["--detach", &self.device.to_string_lossy()]) {
-            eprintln!("{error}");
-        }
-    }
+/// The device of ext4 in a file on this machine's disk, which has no name any more.
+fn disk() -> io::Result<String> {
+    let folder = crate::workspace().join("target/bench");
+    fs::create_dir_all(&folder)?;
+    let image = NamedTempFile::new_in(folder)?;
+    image.as_file().set_len(1 << 30)?;
+    let path = image.path().to_string_lossy();
+    run("mkfs.ext4", &["-q", &path])?;
+    Ok(run("losetup", &["--find", "--show", &path])?.trim().to_owned())
 }
 
 fn run(program: &str, arguments: &[&str]) -> io::Result<String> {

@@ -105,7 +105,8 @@ impl Server {
         let address = listener.address();
         let failed = |source| Error::Listen { address: address.clone(), source };
         let listener = listener.accepting().map_err(failed)?;
-        let (router, counts) = (router.layer(layer_fn(Routed)), watch.counts());
+        // With its state, or axum would make each endpoint anew for each request.
+        let (router, counts) = (router.layer(layer_fn(Routed)).with_state(()), watch.counts());
         let permits = Arc::new(Semaphore::new(config.connections as usize));
         let (said, served_by, watched) = (Troubles::default(), router.clone(), watch.clone());
         let acceptor = Acceptor { listener, owner, router: served_by, watch: watched, permits: permits.clone(), said };

@@ -1,5 +1,7 @@
 //! Where an HTTP/1 head ends.
 
+use memchr::memchr;
+
 /// The largest head, in bytes; a request with a larger one is answered 431.
 pub(crate) const LIMIT: usize = 64 * 1024;
 
@@ -26,16 +28,24 @@ enum At {
 impl Head {
     /// Takes what has arrived; where the head ends within it, says after how many bytes, and begins anew.
     pub(crate) fn end(&mut self, bytes: &[u8]) -> Option<usize> {
-        for (position, byte) in bytes.iter().enumerate() {
+        let mut position = 0;
+        while let Some(byte) = bytes.get(position) {
+            position += 1;
             self.at = match (self.at, byte) {
                 (At::Before, b'\r' | b'\n') => continue,
                 (At::LineStart | At::Return, b'\n') => {
                     *self = Self::default();
-                    return Some(position + 1);
+                    return Some(position);
                 }
                 (At::LineStart, b'\r') => At::Return,
                 (_, b'\n') => At::LineStart,
-                _ => At::Line,
+                // Of the rest of a line only its end matters.
+                _ => {
+                    let rest = memchr(b'\n', &bytes[position..]).unwrap_or(bytes.len() - position);
+                    self.taken += rest;
+                    position += rest;
+                    At::Line
+                }
             };
             self.taken += 1;
         }

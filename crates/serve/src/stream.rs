@@ -22,6 +22,10 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 * 1024]);
 }
 
+/// Up to here bytes are put together before they are sent: from several buffers (writev(2)) the kernel takes a twentieth
+/// longer for a small response, and copying it costs a tenth of that.
+const SMALL: usize = 2048;
+
 /// A socket that was accepted.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -66,9 +70,29 @@ impl Stream {
     }
 
     fn try_write(&self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match buffers {
+            [bytes] => self.try_send(bytes),
+            _ if buffers.iter().map(|bytes| bytes.len()).sum::<usize>() <= SMALL => {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let mut length = 0;
+                    for bytes in buffers {
+                        scratch[length..length + bytes.len()].copy_from_slice(bytes);
+                        length += bytes.len();
+                    }
+                    self.try_send(&scratch[..length])
+                })
+            }
+            _ => match self {
+                Self::Tcp(stream) => stream.try_write_vectored(buffers),
+                Self::Unix(stream) => stream.try_write_vectored(buffers),
+            },
+        }
+    }
+
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_write_vectored(buffers),
-            Self::Unix(stream) => stream.try_write_vectored(buffers),
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
         }
     }
 

@@ -8,7 +8,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::AsyncWriteExt,
+    task::unconstrained,
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
@@ -44,8 +45,9 @@ const LAST_LOOK: Duration = Duration::from_millis(10);
 /// Serves one connection until it has ended, or is another process's, or until what is left is cut.
 pub(crate) async fn serve(io: Io, router: Router, watch: Watch) {
     tokio::select! {
-        () = converse(io, &router, watch.clone()) => {}
-        () = watch.cut() => {}
+        biased;
+        () = watch.clone().cut() => {}
+        () = converse(io, &router, watch) => {}
     }
 }
 
@@ -166,6 +168,8 @@ struct Clock {
     stage: Stage,
     /// It may ring early: to set it at each request would cost more.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Who is woken when it rings.
+    waker: Option<Waker>,
 }
 
 /// Whose time is up.
@@ -178,7 +182,7 @@ enum Rung {
 
 impl Clock {
     fn new(stage: Stage) -> Self {
-        Self { stage, sleep: None }
+        Self { stage, sleep: None, waker: None }
     }
 
     fn set(&mut self, stage: Stage) {
@@ -197,11 +201,14 @@ impl Clock {
         if exchange.in_flight() || exchange.is_closing() {
             return Poll::Pending;
         }
-        let head_since = exchange.head_since();
-        if head_since.is_none()
-            && let Some(sleep) = &mut self.sleep
-        {
-            ready!(sleep.as_mut().poll(context));
+        let (head_since, will_ring) = (exchange.head_since(), self.will_ring(context));
+        if head_since.is_none() {
+            if will_ring {
+                return Poll::Pending;
+            }
+            if let Some(sleep) = &mut self.sleep {
+                ready!(rings(sleep, context));
+            }
         }
         let due = head_since.map_or_else(|| self.idle_until(exchange), |since| since + HEAD_TIMEOUT);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
@@ -209,7 +216,7 @@ impl Clock {
             sleep.as_mut().reset(due);
         }
         loop {
-            ready!(sleep.as_mut().poll(context));
+            ready!(rings(sleep, context));
             if head_since.is_some() {
                 return Poll::Ready(Rung::Late);
             }
@@ -221,11 +228,25 @@ impl Clock {
         }
     }
 
+    /// Whether it has been set, and whoever asks is known. Nobody need look at it before it rings, and that is at each turn.
+    fn will_ring(&mut self, context: &Context<'_>) -> bool {
+        let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if !is_known {
+            self.waker = Some(context.waker().clone());
+        }
+        is_known && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
+    }
+
     /// The time counts from the end of the last response, and no grace is over before that has passed since it began.
     fn idle_until(&self, exchange: &Exchange) -> Instant {
         let idle_since = exchange.idle_since();
         self.stage.grace().map_or_else(|| idle_since + IDLE_TIMEOUT, |(since, grace)| idle_since.max(since) + grace)
     }
+}
+
+/// Out of its budget, a turn would return without having noted who is to be woken.
+fn rings(sleep: &mut Pin<Box<Sleep>>, context: &mut Context<'_>) -> Poll<()> {
+    pin!(unconstrained(sleep.as_mut())).poll(context)
 }
 
 /// It is never handed over: what its two ends know of each other is in hyper.

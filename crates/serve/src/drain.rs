@@ -6,10 +6,13 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fmt,
+    future::{Future, pending, poll_fn},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use axum::extract::FromRequestParts;
 use hyper::http::request::Parts;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::unconstrained,
     time::{Instant, sleep_until},
 };
 
@@ -296,8 +300,11 @@ impl Watch {
 
     /// Returns when the stage is another than that. Cancel safe.
     pub(crate) async fn leaves(&mut self, stage: Stage) {
-        // An error is the end of the server, and of whoever waits.
-        let _ = self.stage.wait_for(|now| *now != stage).await;
+        let seen = self.stage.clone();
+        if seldom(seen, self.stage.wait_for(|now| *now != stage)).await.is_err() {
+            // The end of the server is a cut. Whoever were told of a stage here would look for it, and again, and for ever.
+            pending().await
+        }
     }
 
     /// For handlers. They are told evenly over the spread: the golden ratio puts each new one into the largest gap.
@@ -308,13 +315,14 @@ impl Watch {
 
     /// Returns when the instance retires. Cancel safe.
     pub(crate) async fn retired(&mut self) -> Instant {
-        self.stage.wait_for(|stage| stage.is_retiring()).await.map_or_else(|_| Instant::now(), |stage| stage.signal)
+        let (seen, retires) = (self.stage.clone(), self.stage.wait_for(|stage| stage.is_retiring()));
+        seldom(seen, retires).await.map_or_else(|_| Instant::now(), |stage| stage.signal)
     }
 
     /// Returns when what is left is cut.
     pub(crate) async fn cut(mut self) {
         // Without a signal there is nobody left to drain for.
-        let _ = self.stage.wait_for(|stage| stage.phase == Phase::Cut).await;
+        let _ = seldom(self.stage.clone(), self.stage.wait_for(|stage| stage.phase == Phase::Cut)).await;
     }
 
     /// Where connections wait for their turn to leave.
@@ -331,6 +339,23 @@ impl Watch {
         // Nobody answers once the server has ended; the connection has ended with it.
         answer.await.unwrap_or(Ok(()))
     }
+}
+
+/// Asks what waits for a stage only where there is another one, or where somebody else is to be woken: a connection asks at
+/// each of its turns, and all of them would meet at one lock. From the first change on it asks each time: there is a new stage
+/// before those are woken who wait for it, and whoever were asked in between would not be asked again.
+async fn seldom<T>(seen: watch::Receiver<Stage>, waits: impl Future<Output = T>) -> T {
+    // Where a turn has used up its budget, tokio would return without having noted who is to be woken.
+    let (mut waits, mut known) = (pin!(unconstrained(waits)), None::<Waker>);
+    poll_fn(|context| {
+        let is_known = known.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if is_known && matches!(seen.has_changed(), Ok(false)) {
+            return Poll::Pending;
+        }
+        known = Some(context.waker().clone());
+        waits.as_mut().poll(context)
+    })
+    .await
 }
 
 /// Tells a handler that its instance retires, so that what would go on for ever can end politely: its client comes back,
@@ -355,7 +380,7 @@ impl Retiring {
     /// other, over 0.5 ms for each that is open, 10 s and a quarter of the deadline at most: what would return together
     /// comes spread. Cancel safe.
     pub async fn begun(&mut self) {
-        let Some((stage, share)) = &mut self.0 else { return std::future::pending().await };
+        let Some((stage, share)) = &mut self.0 else { return pending().await };
         // An error is the end of the server.
         let Ok(Stage { signal, spread, .. }) = stage.wait_for(|stage| stage.is_retiring()).await.map(|stage| *stage)
         else {
@@ -508,6 +533,8 @@ impl Drop for Count {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::coop::{consume_budget, has_budget_remaining};
+
     use super::*;
 
     const BOTH: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
@@ -573,6 +600,25 @@ mod tests {
             *tenths.entry(told.await.unwrap()).or_default() += 1;
         }
         assert!(tenths.len() >= 50 && tenths.values().all(|told| *told <= 210), "{tenths:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_told_also_where_its_turn_had_no_budget_left() {
+        let (mut signal, mut watch) = channel();
+        let waits = tokio::spawn(async move {
+            poll_fn(|context| {
+                while has_budget_remaining() {
+                    let _ = pin!(consume_budget()).poll(context);
+                }
+                Poll::Ready(())
+            })
+            .await;
+            watch.leaves(watch.stage()).await;
+        });
+        // It is polled until it does not want to be any more.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        signal.retire(BOTH.0);
+        tokio::time::timeout(Duration::from_secs(1), waits).await.expect("it is woken").unwrap();
     }
 
     #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::{convert::Infallible, io, sync::Arc};
 
-use axum::Router;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, sleep_until},
@@ -14,6 +13,7 @@ use crate::{
     io::Io,
     listener::{ACCEPT_AGAIN, Accepting, Owner},
     parked::{Received, Unfit},
+    routes::Routes,
     said::Said,
     stream::{Peer, Stream},
 };
@@ -23,7 +23,7 @@ use crate::{
 pub(crate) struct Acceptor {
     pub listener: Accepting,
     pub owner: Owner,
-    pub router: Router,
+    pub routes: Routes,
     pub watch: Watch,
     /// One for each connection that may be open.
     pub permits: Arc<Semaphore>,
@@ -90,7 +90,7 @@ impl Acceptor {
         // Nothing is accepted any more once the drain is over.
         let Some(open) = self.watch.open(permit, Instant::now()) else { return };
         let io = Io::new(stream, peer, self.watch.clone(), open);
-        tokio::spawn(connection::serve(io, self.router.clone(), self.watch.clone()));
+        tokio::spawn(connection::serve(io, self.routes.clone(), self.watch.clone()));
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {

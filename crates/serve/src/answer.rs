@@ -2,13 +2,13 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, ready},
+    future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use axum::{Router, body::Body, extract::MatchedPath, response::IntoResponse};
+use axum::{body::Body, response::IntoResponse, routing::future::RouteFuture};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{
@@ -20,77 +20,100 @@ use hyper::{
 
 use crate::{
     drain::{Phase, Retiring, Watch},
-    exchange::{Asked, Exchange, Message},
+    exchange::{Exchange, Message},
     io::Io,
+    routes::Routes,
     stream::{Peer, Stream},
 };
 
 /// Asks the router. Of one connection.
-pub(crate) struct Answer {
-    router: Router,
+pub(crate) struct Answer(Arc<Connection>);
+
+/// What the requests of a connection share.
+struct Connection {
+    routes: Routes,
     peer: Peer,
     exchange: Arc<Exchange>,
     stream: Arc<Stream>,
-    retiring: Retiring,
+    retiring: Arc<Retiring>,
     watch: Watch,
 }
 
 impl Answer {
-    pub(crate) fn new(io: &Io, router: Router, watch: Watch) -> Self {
-        let retiring = watch.retiring(io.id());
-        Self { router, peer: io.peer(), exchange: io.exchange(), stream: io.stream(), retiring, watch }
+    pub(crate) fn new(io: &Io, routes: Routes, watch: Watch) -> Self {
+        let (exchange, retiring) = (io.exchange(), Arc::new(watch.retiring(io.id())));
+        exchange.takes(&routes);
+        Self(Arc::new(Connection { routes, peer: io.peer(), exchange, stream: io.stream(), retiring, watch }))
     }
 }
 
 impl Service<Request<Incoming>> for Answer {
     type Response = Response<Guarded>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Answering;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Answering {
+        let Connection { routes, peer, exchange, retiring, watch, .. } = &*self.0;
         let asking = Asking {
             version: request.version(),
             connect: request.method() == Method::CONNECT,
             message: if request.version() <= Version::HTTP_11 {
-                self.exchange.begin(request.body().size_hint().exact(), self.watch.request())
+                exchange.begin(request.uri(), request.body().size_hint().exact())
             } else {
-                self.exchange.begin_stream(self.watch.request())
+                exchange.begin_stream(request.uri())
             },
-            exchange: self.exchange.clone(),
-            stream: self.stream.clone(),
-            watch: self.watch.clone(),
+            connection: self.0.clone(),
         };
         if request.version() < Version::HTTP_11 {
-            self.exchange.stay();
+            exchange.stay();
         }
         // Whoever asks whether to send more must not. With a successor, which answers for itself, the host is as ready as ever.
-        if request.uri().path() == "/readyz" && self.watch.stage().phase == Phase::Alone {
-            let retiring = (StatusCode::SERVICE_UNAVAILABLE, "retiring\n").into_response();
-            return Box::pin(ready(Ok(asking.answer(retiring))));
+        if request.uri().path() == "/readyz" && watch.stage().phase == Phase::Alone {
+            return Answering::Retiring { asking: Some(asking) };
         }
-        self.peer.tell(request.extensions_mut());
-        request.extensions_mut().insert(self.retiring.clone());
-        request.extensions_mut().insert(asking.message.asked());
-        let asked = tower_service::Service::call(&mut self.router.clone(), request.map(Body::new));
-        Box::pin(async move { Ok(asking.answer(asked.await?)) })
+        peer.tell(request.extensions_mut());
+        request.extensions_mut().insert(retiring.clone());
+        Answering::Asked { response: routes.ask(request.map(Body::new)), asking: Some(asking) }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A response that is on its way from the router.
+    #[project = Projection]
+    pub(crate) enum Answering {
+        Asked { #[pin] response: RouteFuture<Infallible>, asking: Option<Asking> },
+        Retiring { asking: Option<Asking> },
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Guarded>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (response, asking) = match self.project() {
+            Projection::Asked { response, asking } => (ready!(response.poll(context))?, asking),
+            Projection::Retiring { asking } => {
+                ((StatusCode::SERVICE_UNAVAILABLE, "retiring\n").into_response(), asking)
+            }
+        };
+        let asking = asking.take().unwrap_or_else(|| unreachable!("it is polled to its end once"));
+        Poll::Ready(Ok(asking.answer(response)))
     }
 }
 
 /// A request that the router has not answered yet.
-struct Asking {
+pub(crate) struct Asking {
     version: Version,
     connect: bool,
     message: Message,
-    exchange: Arc<Exchange>,
-    stream: Arc<Stream>,
-    watch: Watch,
+    connection: Arc<Connection>,
 }
 
 impl Asking {
     fn answer(self, mut response: Response<Body>) -> Response<Guarded> {
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (self.connect && status.is_success()) {
-            self.exchange.upgrade(&self.message);
+            self.connection.exchange.upgrade(&self.message);
         } else if self.ends_here() && !self.next_has_arrived() {
             say_close(&mut response, self.version);
         }
@@ -100,14 +123,15 @@ impl Asking {
 
     /// Whether the connection goes nowhere else from here.
     fn ends_here(&self) -> bool {
-        let stage = self.watch.stage();
-        stage.is_retiring() && (self.exchange.stays() || !stage.hands_over())
+        let Connection { exchange, watch, .. } = &*self.connection;
+        watch.is_retiring() && (exchange.stays() || !watch.stage().hands_over())
     }
 
     /// Whether the client has sent its next request without waiting (RFC 9112, 9.3.2): a response that says close would
     /// throw it away.
     fn next_has_arrived(&self) -> bool {
-        self.exchange.has_read_on() || (self.exchange.is_read() && self.stream.unread() > 0)
+        let Connection { exchange, stream, .. } = &*self.connection;
+        exchange.has_read_on() || (exchange.is_read() && stream.unread() > 0)
     }
 }
 
@@ -121,28 +145,6 @@ fn say_close(response: &mut Response<Body>, version: Version) {
     if version == Version::HTTP_10 {
         // Else hyper adds `keep-alive` beside it.
         *response.version_mut() = Version::HTTP_10;
-    }
-}
-
-/// Puts down which route a request takes. A layer of the router's, for a request does not know its route before.
-#[derive(Clone, Debug)]
-pub(crate) struct Routed<S>(pub S);
-
-impl<S: tower_service::Service<Request<Body>>> tower_service::Service<Request<Body>> for Routed<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> S::Future {
-        let extensions = request.extensions();
-        if let (Some(asked), Some(route)) = (extensions.get::<Arc<Asked>>(), extensions.get::<MatchedPath>()) {
-            asked.took(route);
-        }
-        self.0.call(request)
     }
 }
 

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -28,6 +27,7 @@ use crate::{
     head,
     io::{Io, LINGER, Protocol, linger},
     parked::Parked,
+    routes::Routes,
     stream::Stream,
 };
 
@@ -43,16 +43,16 @@ const GREETING: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// Serves one connection until it has ended, or is another process's, or until what is left is cut.
-pub(crate) async fn serve(io: Io, router: Router, watch: Watch) {
+pub(crate) async fn serve(io: Io, routes: Routes, watch: Watch) {
     tokio::select! {
         biased;
         () = watch.clone().cut() => {}
-        () = converse(io, &router, watch) => {}
+        () = converse(io, &routes, watch) => {}
     }
 }
 
-async fn converse(mut io: Io, router: &Router, mut watch: Watch) {
-    while let Some((parked, turn)) = serve_here(io, router, &mut watch).await {
+async fn converse(mut io: Io, routes: &Routes, mut watch: Watch) {
+    while let Some((parked, turn)) = serve_here(io, routes, &mut watch).await {
         let Err(refused) = watch.hand_over(parked, turn).await else { return };
         io = match Io::resume(refused, watch.clone()) {
             Ok(io) => io,
@@ -62,17 +62,17 @@ async fn converse(mut io: Io, router: &Router, mut watch: Watch) {
 }
 
 /// Returns the connection where it is to be handed over and its turn has come, `None` where it has ended.
-async fn serve_here(mut io: Io, router: &Router, watch: &mut Watch) -> Option<(Parked, Turn)> {
+async fn serve_here(mut io: Io, routes: &Routes, watch: &mut Watch) -> Option<(Parked, Turn)> {
     let mut clock = Clock::new(watch.stage());
     if io.is_fresh() {
         match fresh(&mut io, watch, &mut clock).await {
             Fresh::Speaks(Protocol::Http1) => {}
-            Fresh::Speaks(Protocol::Http2) => return http2(io, router, watch).await,
+            Fresh::Speaks(Protocol::Http2) => return http2(io, routes, watch).await,
             Fresh::Leaves(turn) => return io.park(&[]).zip(Some(turn)),
             Fresh::Ends => return io.shutdown().await.ok().and(None),
         }
     }
-    http1(io, router, watch, &mut clock).await
+    http1(io, routes, watch, &mut clock).await
 }
 
 /// What becomes of a fresh connection.
@@ -99,9 +99,9 @@ async fn fresh(io: &mut Io, watch: &mut Watch, clock: &mut Clock) -> Fresh {
     }
 }
 
-async fn http1(io: Io, router: &Router, watch: &mut Watch, clock: &mut Clock) -> Option<(Parked, Turn)> {
+async fn http1(io: Io, routes: &Routes, watch: &mut Watch, clock: &mut Clock) -> Option<(Parked, Turn)> {
     let (stream, exchange, turns) = (io.stream(), io.exchange(), watch.turns());
-    let (alive, answer) = (io.alive(), Answer::new(&io, router.clone(), watch.clone()));
+    let (alive, answer) = (io.alive(), Answer::new(&io, routes.clone(), watch.clone()));
     let mut builder = http1::Builder::new();
     // The clocks are ours: they go on in the next process.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head::LIMIT);
@@ -250,9 +250,9 @@ fn rings(sleep: &mut Pin<Box<Sleep>>, context: &mut Context<'_>) -> Poll<()> {
 }
 
 /// It is never handed over: what its two ends know of each other is in hyper.
-async fn http2<T>(io: Io, router: &Router, watch: &mut Watch) -> Option<T> {
+async fn http2<T>(io: Io, routes: &Routes, watch: &mut Watch) -> Option<T> {
     let (stream, exchange) = (io.stream(), io.exchange());
-    let answer = Answer::new(&io, router.clone(), watch.clone());
+    let answer = Answer::new(&io, routes.clone(), watch.clone());
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_header_list_size(head::LIMIT as u32);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
@@ -316,6 +316,7 @@ mod tests {
     use std::{convert::Infallible, sync::Arc};
 
     use axum::{
+        Router,
         body::{Body, Bytes},
         routing::{get, post},
     };
@@ -361,7 +362,7 @@ mod tests {
             let (signal, watch) = drain::channel();
             let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
             let (io, counts) = (io(watch.clone(), watch.open(permit, idle_since).unwrap()), watch.counts());
-            tokio::spawn(serve(io, router, watch));
+            tokio::spawn(serve(io, Routes::new(router), watch));
             Self { client, signal, counts }
         }
 

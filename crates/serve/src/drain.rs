@@ -151,7 +151,7 @@ impl Signal {
     /// Only the first call does anything.
     pub(crate) fn retire(&mut self, deadline: Duration) -> Option<Offers> {
         let spread = (APART * self.phases.counts.connections() as u32).min(SPREAD).min(deadline / 4);
-        self.phases.counts.retiring.store(true, Ordering::Relaxed);
+        self.phases.counts.retiring.store(true, Ordering::Release);
         self.phases.stage.send_replace(Stage { spread, ..Stage::new(Phase::Seeking) });
         self.offers.take()
     }
@@ -278,11 +278,6 @@ impl Watch {
         Some(Open { id, counts, exchange, handed_over: AtomicBool::new(false), _permit: permit, alive })
     }
 
-    /// Counts a request for as long as what is returned lives.
-    pub(crate) fn request(&self) -> Count {
-        Count::new(&self.counts)
-    }
-
     /// What has arrived on a connection after its end, and got no answer.
     pub(crate) fn count_late_bytes(&self, bytes: u64) {
         self.counts.late_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -296,6 +291,11 @@ impl Watch {
     /// What counts now.
     pub(crate) fn stage(&self) -> Stage {
         *self.stage.borrow()
+    }
+
+    /// The same as the stage says, without its lock: each response asks.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.counts.retiring.load(Ordering::Acquire)
     }
 
     /// Returns when the stage is another than that. Cancel safe.
@@ -397,7 +397,7 @@ impl<S: Sync> FromRequestParts<S> for Retiring {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get().cloned().unwrap_or_default())
+        Ok(parts.extensions.get::<Arc<Self>>().map(|retiring| Self::clone(retiring)).unwrap_or_default())
     }
 }
 
@@ -405,8 +405,8 @@ impl<S: Sync> FromRequestParts<S> for Retiring {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     opened: AtomicU64,
+    /// On connections that have gone.
     asked: AtomicU64,
-    requests: AtomicU64,
     late_bytes: AtomicU64,
     /// From an instance that retired.
     taken: AtomicU64,
@@ -423,8 +423,9 @@ impl Counts {
         self.open().len() as u64
     }
 
+    /// Whose responses have not ended. Each connection counts its own, or all would write to one place at each request.
     pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.open().values().map(|exchange| exchange.requests()).sum()
     }
 
     pub(crate) fn late_bytes(&self) -> u64 {
@@ -433,7 +434,8 @@ impl Counts {
 
     /// Requests that were begun.
     pub(crate) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+        let open = self.open();
+        self.asked.load(Ordering::Relaxed) + open.values().map(|exchange| exchange.asked()).sum::<u64>()
     }
 
     pub(crate) fn accepted(&self) -> u64 {
@@ -503,31 +505,15 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let counts = &self.counts;
-        counts.open().remove(&self.id);
+        let (counts, mut open) = (&self.counts, self.counts.open());
+        open.remove(&self.id);
+        counts.asked.fetch_add(self.exchange.asked(), Ordering::Relaxed);
+        drop(open);
         if self.handed_over.load(Ordering::Relaxed) {
             counts.handed_over.fetch_add(1, Ordering::Relaxed);
         } else if counts.retiring.load(Ordering::Relaxed) && counts.cut() == 0 {
             counts.drained.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// A request that is counted.
-#[derive(Debug)]
-pub(crate) struct Count(Arc<Counts>);
-
-impl Count {
-    fn new(counts: &Arc<Counts>) -> Self {
-        counts.asked.fetch_add(1, Ordering::Relaxed);
-        counts.requests.fetch_add(1, Ordering::Relaxed);
-        Self(counts.clone())
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::MatchedPath;
+use hyper::Uri;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::drain::Count;
+use crate::routes::Routes;
 
 /// The length of a body that comes in chunks.
 const CHUNKED: u64 = u64::MAX;
@@ -43,16 +43,18 @@ pub(crate) struct Exchange {
     ahead: AtomicBool,
     /// hyper has asked for more than the messages that it was given: it has taken them to their ends.
     caught_up: AtomicBool,
-    /// The request that it was upgraded by.
-    upgraded: OnceLock<Arc<Asked>>,
+    /// The route of the request that it was upgraded by, and when that began.
+    upgraded: OnceLock<(String, Instant)>,
+    /// What its requests take.
+    routes: OnceLock<Routes>,
     /// Of the body that is being read.
     left: AtomicU64,
-    /// A request has been given to the router.
-    asked: AtomicBool,
-    /// Requests whose responses have not ended.
+    /// Requests that were given to the router.
+    asked: AtomicU64,
+    /// Those whose responses have not ended.
     requests: AtomicU64,
     in_flight: Mutex<InFlight>,
-    /// A response has ended.
+    /// A response of HTTP/2 has ended.
     ended: Notify,
     /// Of HTTP/1: something has been written, or is to be, that the kernel does not have.
     writing: AtomicBool,
@@ -66,7 +68,7 @@ pub(crate) struct Exchange {
 
 #[derive(Debug)]
 struct InFlight {
-    requests: Vec<(Arc<Asked>, Count)>,
+    requests: Vec<Arc<Asked>>,
     /// When the last one ended, or the connection was accepted.
     idle_since: Instant,
     /// When the first byte of a head arrived that is not whole.
@@ -79,7 +81,7 @@ struct InFlight {
 #[derive(Debug)]
 pub(crate) struct Asked {
     began: Instant,
-    route: OnceLock<MatchedPath>,
+    uri: Uri,
     answered: AtomicBool,
     /// Its response's body is with hyper to the end.
     given: AtomicBool,
@@ -94,8 +96,9 @@ impl Exchange {
             ahead: AtomicBool::default(),
             caught_up: AtomicBool::new(true),
             upgraded: OnceLock::new(),
+            routes: OnceLock::new(),
             left: AtomicU64::default(),
-            asked: AtomicBool::default(),
+            asked: AtomicU64::default(),
             requests: AtomicU64::default(),
             in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since, head_since: None, reader: None }),
             ended: Notify::new(),
@@ -104,6 +107,12 @@ impl Exchange {
             held: AtomicBool::default(),
             stays: AtomicBool::default(),
         }
+    }
+
+    /// Which routes there are to tell of.
+    pub(crate) fn takes(&self, routes: &Routes) {
+        // They stay the same for who comes back.
+        let _ = self.routes.set(routes.clone());
     }
 
     pub(crate) fn wants(&self) -> Wants {
@@ -129,13 +138,13 @@ impl Exchange {
     }
 
     pub(crate) fn set_head_since(&self, since: Option<Instant>) {
-        self.requests().head_since = since;
+        self.lock().head_since = since;
         self.partial.store(since.is_some(), Ordering::Release);
     }
 
     /// When the first byte of a head arrived that is not whole.
     pub(crate) fn head_since(&self) -> Option<Instant> {
-        self.partial.load(Ordering::Acquire).then(|| self.requests().head_since).flatten()
+        self.partial.load(Ordering::Acquire).then(|| self.lock().head_since).flatten()
     }
 
     /// A head has been read to its end.
@@ -158,7 +167,7 @@ impl Exchange {
     /// From now on the bytes belong to whom the connection is upgraded for.
     pub(crate) fn upgrade(&self, by: &Message) {
         // A connection is upgraded once.
-        let _ = self.upgraded.set(by.asked());
+        let _ = self.upgraded.set((self.route(&by.asked), by.asked.began));
     }
 
     /// Counts what was read of a body that says how long it is.
@@ -173,11 +182,21 @@ impl Exchange {
     }
 
     pub(crate) fn has_asked(&self) -> bool {
+        self.asked() > 0
+    }
+
+    /// How many requests were given to the router.
+    pub(crate) fn asked(&self) -> u64 {
         self.asked.load(Ordering::Acquire)
     }
 
+    /// How many responses have not ended.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Acquire)
+    }
+
     pub(crate) fn in_flight(&self) -> bool {
-        self.requests.load(Ordering::Acquire) > 0
+        self.requests() > 0
     }
 
     /// Whether something of a message has arrived that has not been answered to its end.
@@ -202,10 +221,10 @@ impl Exchange {
     }
 
     pub(crate) fn idle_since(&self) -> Instant {
-        self.requests().idle_since
+        self.lock().idle_since
     }
 
-    /// Returns after the end of a response; at once where one has ended since the last call.
+    /// Returns after the end of a response of HTTP/2; at once where one has ended since the last call.
     pub(crate) async fn response_ended(&self) {
         self.ended.notified().await;
     }
@@ -217,15 +236,15 @@ impl Exchange {
 
     /// The kernel has what was written: a response that hyper was given to its end has ended.
     pub(crate) fn flushed(&self) {
-        if self.writing.swap(false, Ordering::AcqRel) {
+        if self.writing.load(Ordering::Acquire) && self.writing.swap(false, Ordering::AcqRel) {
             self.end_responses();
         }
     }
 
     fn end_responses(&self) {
-        let mut in_flight = self.requests();
+        let mut in_flight = self.lock();
         let before = in_flight.requests.len();
-        in_flight.requests.retain(|(asked, _)| !asked.given.load(Ordering::Acquire));
+        in_flight.requests.retain(|asked| !asked.given.load(Ordering::Acquire));
         if in_flight.requests.len() == before {
             return;
         }
@@ -236,7 +255,6 @@ impl Exchange {
         if let Some(reader) = reader {
             reader.wake();
         }
-        self.ended.notify_one();
     }
 
     pub(crate) fn set_closing(&self) {
@@ -282,41 +300,42 @@ impl Exchange {
 
     /// Wakes a reader at the end of the next response. hyper itself does not come back for what it was kept from reading.
     pub(crate) fn wake_reader(&self, context: &Context<'_>) {
-        self.requests().reader = Some(context.waker().clone());
+        self.lock().reader = Some(context.waker().clone());
     }
 
     /// Gives a request to the router. `length` is its body's, unless it comes in chunks.
-    pub(crate) fn begin(self: &Arc<Self>, length: Option<u64>, count: Count) -> Message {
+    pub(crate) fn begin(self: &Arc<Self>, uri: &Uri, length: Option<u64>) -> Message {
         self.left.store(length.unwrap_or(CHUNKED), Ordering::Release);
         self.head.store(false, Ordering::Release);
-        self.ask(count, true)
+        self.ask(uri, true)
     }
 
     /// The same of HTTP/2, whose frames are none of the connection's business.
-    pub(crate) fn begin_stream(self: &Arc<Self>, count: Count) -> Message {
-        self.ask(count, false)
+    pub(crate) fn begin_stream(self: &Arc<Self>, uri: &Uri) -> Message {
+        self.ask(uri, false)
     }
 
-    fn ask(self: &Arc<Self>, count: Count, ends_at_flush: bool) -> Message {
+    fn ask(self: &Arc<Self>, uri: &Uri, ends_at_flush: bool) -> Message {
         let asked = Arc::new(Asked {
             began: Instant::now(),
-            route: OnceLock::new(),
+            uri: uri.clone(),
             answered: AtomicBool::default(),
             given: AtomicBool::default(),
         });
-        let mut in_flight = self.requests();
-        in_flight.requests.push((asked.clone(), count));
+        let mut in_flight = self.lock();
+        in_flight.requests.push(asked.clone());
         self.requests.store(in_flight.requests.len() as u64, Ordering::Release);
+        // Under the lock nobody else counts.
+        self.asked.store(self.asked() + 1, Ordering::Release);
         drop(in_flight);
-        self.asked.store(true, Ordering::Release);
         Message { exchange: self.clone(), asked, ends_at_flush }
     }
 
     /// What is open here, one entry for each request, or one for the connection.
     pub(crate) fn describe(&self) -> Vec<Cut> {
-        let in_flight = self.requests();
-        if let Some(asked) = self.upgraded.get() {
-            return vec![asked.cut("upgraded")];
+        let in_flight = self.lock();
+        if let Some((route, began)) = self.upgraded.get() {
+            return vec![Cut { kind: "upgraded", route: route.clone(), age: began.elapsed() }];
         }
         if in_flight.requests.is_empty() {
             let head = self.partial.load(Ordering::Acquire) || self.head.load(Ordering::Acquire);
@@ -325,10 +344,15 @@ impl Exchange {
             return vec![Cut { kind, route: String::new(), age: since.elapsed() }];
         }
         let kind = |asked: &Asked| if asked.answered.load(Ordering::Acquire) { "response" } else { "request" };
-        in_flight.requests.iter().map(|(asked, _)| asked.cut(kind(asked))).collect()
+        let cut = |asked: &Arc<Asked>| Cut { kind: kind(asked), route: self.route(asked), age: asked.began.elapsed() };
+        in_flight.requests.iter().map(cut).collect()
     }
 
-    fn requests(&self) -> MutexGuard<'_, InFlight> {
+    fn route(&self, asked: &Asked) -> String {
+        self.routes.get().map_or_else(String::new, |routes| routes.of(&asked.uri))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InFlight> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -343,19 +367,6 @@ pub(crate) struct Cut {
     pub age: Duration,
 }
 
-impl Asked {
-    /// Notes which route it took.
-    pub(crate) fn took(&self, route: &MatchedPath) {
-        // The first is the outermost, and whole.
-        let _ = self.route.set(route.clone());
-    }
-
-    fn cut(&self, kind: &'static str) -> Cut {
-        let route = self.route.get().map_or_else(String::new, |route| route.as_str().to_owned());
-        Cut { kind, route, age: self.began.elapsed() }
-    }
-}
-
 /// A request whose response hyper has not been given to its end.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -366,10 +377,6 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    pub(crate) fn asked(&self) -> Arc<Asked> {
-        self.asked.clone()
-    }
-
     /// The response's head is on its way.
     pub(crate) fn answered(&self) {
         self.asked.answered.store(true, Ordering::Release);
@@ -383,6 +390,7 @@ impl Drop for Message {
             self.exchange.set_writing();
         } else {
             self.exchange.end_responses();
+            self.exchange.ended.notify_one();
         }
     }
 }
@@ -391,8 +399,8 @@ impl Drop for Message {
 mod tests {
     use super::*;
 
-    fn count() -> Count {
-        crate::drain::channel().1.request()
+    fn uri() -> Uri {
+        Uri::from_static("/")
     }
 
     #[test]
@@ -401,7 +409,7 @@ mod tests {
         assert!(!exchange.has_begun() && exchange.wants() == Wants::Head, "fresh");
         exchange.set_partial(true);
         assert!(exchange.has_begun() && exchange.wants() == Wants::Head, "half a head");
-        let message = exchange.begin(Some(5), count());
+        let message = exchange.begin(&uri(), Some(5));
         exchange.set_partial(false);
         exchange.took(3);
         assert_eq!(exchange.wants(), Wants::Body(2));
@@ -416,7 +424,7 @@ mod tests {
     #[test]
     fn a_body_in_chunks_is_read_until_it_says_that_it_has_ended() {
         let exchange = Arc::new(Exchange::new(Instant::now()));
-        let _message = exchange.begin(None, count());
+        let _message = exchange.begin(&uri(), None);
         assert_eq!(exchange.wants(), Wants::Chunks);
         exchange.body_ended();
         assert_eq!(exchange.wants(), Wants::Nothing);
@@ -431,7 +439,7 @@ mod tests {
         assert!(exchange.is_at_boundary(), "half a head goes with it");
         exchange.head_ended();
         assert!(!exchange.is_at_boundary(), "a whole head is to be answered");
-        drop(exchange.begin(Some(1), count()));
+        drop(exchange.begin(&uri(), Some(1)));
         exchange.flushed();
         assert!(!exchange.is_at_boundary(), "the body has not been read");
         exchange.took(1);
@@ -453,7 +461,7 @@ mod tests {
         exchange.set_partial(true);
         assert_eq!(kinds(), ["head"]);
         exchange.set_partial(false);
-        let (first, _second) = (exchange.begin_stream(count()), exchange.begin_stream(count()));
+        let (first, _second) = (exchange.begin_stream(&uri()), exchange.begin_stream(&uri()));
         first.answered();
         assert_eq!(kinds(), ["response", "request"]);
         drop(first);

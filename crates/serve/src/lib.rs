@@ -116,6 +116,7 @@ mod place;
 mod predecessor;
 mod report;
 mod retire;
+mod routes;
 mod said;
 mod server;
 mod stream;

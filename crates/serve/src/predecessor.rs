@@ -2,7 +2,6 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use axum::Router;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
@@ -18,6 +17,7 @@ use crate::{
     packet::{Channel, Listener, Packet},
     parked::{Received, Unfit},
     place::Place,
+    routes::Routes,
     said::Said,
     successor::PATIENCE,
 };
@@ -32,7 +32,7 @@ pub(crate) const GREETING: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Intake {
     pub place: Place,
-    pub router: Router,
+    pub routes: Routes,
     pub watch: Watch,
     /// The connections that may be open, of those that are accepted and those that are handed in together.
     pub permits: Arc<Semaphore>,
@@ -206,7 +206,7 @@ impl Intake {
         let Travelling { fresh, head, ahead, .. } = travelling;
         let io = Io::received(received, fresh, head.map(ago), &ahead, self.watch.clone(), open);
         self.watch.count_taken();
-        tokio::spawn(connection::serve(io, self.router.clone(), self.watch.clone()));
+        tokio::spawn(connection::serve(io, self.routes.clone(), self.watch.clone()));
     }
 
     /// Whether what was acknowledged belongs to this instance. An acknowledgement fails where the sender has taken back, or

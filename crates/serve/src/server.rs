@@ -8,12 +8,10 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, interval, sleep, timeout},
 };
-use tower_layer::layer_fn;
 
 use crate::{
     Error,
     accept::{Acceptor, Troubles},
-    answer::Routed,
     config::Config,
     drain::{self, Watch},
     listener::{Listener, Owner, Passed},
@@ -23,6 +21,7 @@ use crate::{
     predecessor::{Door, Intake},
     report::{EACH_SECOND, Reporter, State},
     retire::retire,
+    routes::Routes,
 };
 
 /// Between two questions for `/readyz`.
@@ -105,17 +104,16 @@ impl Server {
         let address = listener.address();
         let failed = |source| Error::Listen { address: address.clone(), source };
         let listener = listener.accepting().map_err(failed)?;
-        // With its state, or axum would make each endpoint anew for each request.
-        let (router, counts) = (router.layer(layer_fn(Routed)).with_state(()), watch.counts());
+        let (routes, counts) = (Routes::new(router), watch.counts());
         let permits = Arc::new(Semaphore::new(config.connections as usize));
-        let (said, served_by, watched) = (Troubles::default(), router.clone(), watch.clone());
-        let acceptor = Acceptor { listener, owner, router: served_by, watch: watched, permits: permits.clone(), said };
+        let (said, served_by, watched) = (Troubles::default(), routes.clone(), watch.clone());
+        let acceptor = Acceptor { listener, owner, routes: served_by, watch: watched, permits: permits.clone(), said };
         if config.runtime.is_none() {
             tracing::info!("RUNTIME_DIRECTORY is not set: no connection is handed over");
         }
         let place = config.runtime.as_ref().map(|folder| Place::new(folder.clone(), config.n));
         // Before READY: whoever is told to stop then looks for this instance.
-        let door = place.clone().and_then(|place| open(Intake { place, router, watch, permits }));
+        let door = place.clone().and_then(|place| open(Intake { place, routes, watch, permits }));
         let metrics = metrics.map(|listener| metrics::expose(listener, &config, counts)).transpose().map_err(failed)?;
         reporter.write(State::Serving, true);
         notify::ready(&format!("serving on {address}"));

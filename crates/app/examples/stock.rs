@@ -3,6 +3,12 @@
 #[path = "../src/config.rs"]
 #[allow(dead_code)]
 mod config;
+#[path = "../src/line.rs"]
+#[allow(dead_code)]
+mod line;
+#[path = "../src/requests.rs"]
+#[allow(dead_code)]
+mod requests;
 #[path = "../src/router.rs"]
 mod router;
 #[path = "../src/samples.rs"]

@@ -5,7 +5,8 @@ use std::{env, fs, path::PathBuf, time::Duration};
 /// The service's configuration. A field more is a variable more.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What is logged, as tracing-subscriber's `EnvFilter` reads it.
+    /// What is logged, as tracing-subscriber's `EnvFilter` reads it; not by what a request's span says, which a line is given
+    /// after it was let through.
     pub log: String,
     /// How long a handler may take.
     pub request_limit: Duration,

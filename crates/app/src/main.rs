@@ -1,6 +1,8 @@
 //! The example product: replace the router by your own.
 
 mod config;
+mod line;
+mod requests;
 mod router;
 mod samples;
 
@@ -8,7 +10,10 @@ use std::process::ExitCode;
 
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, registry, util::SubscriberInitExt};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    line::{Begin, End},
+};
 
 /// h2 warns of frames that a client may send without end, and whoever logs waits for the journal. APP_LOG may say otherwise.
 const QUIET: &str = "h2=error";
@@ -39,8 +44,8 @@ fn log(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let person = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
     match journal {
-        Some(journal) => registry().with(filter).with(journal).init(),
-        None => registry().with(filter).with(person).init(),
+        Some(journal) => registry().with(filter).with(Begin).with(journal).with(End).init(),
+        None => registry().with(filter).with(Begin).with(person).with(End).init(),
     }
     Ok(())
 }

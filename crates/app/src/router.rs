@@ -2,51 +2,24 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::{
-    Json, Router,
-    extract::Path,
-    http::{Request, StatusCode},
-    routing::get,
-};
+use axum::{Json, Router, extract::Path, http::StatusCode, middleware::from_fn, routing::get};
 use serde::Serialize;
-use tower::ServiceBuilder;
-use tower_http::{
-    ServiceBuilderExt, catch_panic::CatchPanicLayer, compression::CompressionLayer, request_id::MakeRequestUuid,
-    timeout::TimeoutLayer, trace::TraceLayer,
-};
 
-use crate::{config::Config, samples};
-
-const LARGEST_BODY: usize = 2 << 20;
+use crate::{config::Config, requests, samples};
 
 /// Your routes go here. `/readyz` says whether this instance can serve: until it answers 200, a new release takes nothing
 /// over. `/version` says which release answers: `releasectl validate` asks for it.
 pub fn router(config: Config) -> Router {
-    let version = Version::new(&config);
-    let layers = ServiceBuilder::new()
-        .set_x_request_id(MakeRequestUuid)
-        .layer(TraceLayer::new_for_http().make_span_with(span))
-        .propagate_x_request_id()
-        .layer(CompressionLayer::new())
-        .layer(CatchPanicLayer::new())
-        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, config.request_limit))
-        .layer(tower_http::limit::RequestBodyLimitLayer::new(LARGEST_BODY));
-    let ready = config.clone();
+    let (version, limit, ready) = (Version::new(&config), config.request_limit, config.clone());
     Router::new()
         .route("/", get(|| async { greeting("world") }))
         .route("/{name}", get(|Path(name): Path<String>| async move { greeting(&name) }))
         .merge(samples::routes())
-        .layer(layers)
+        .layer(from_fn(move |request, next| requests::each(limit, request, next)))
         // Asked all the time, so not logged.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || readyz(ready.clone())))
         .route("/version", get(move || async move { Json(version) }))
-}
-
-/// What each log line of a request carries.
-fn span<B>(request: &Request<B>) -> tracing::Span {
-    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
 }
 
 fn greeting(name: &str) -> String {
@@ -86,7 +59,10 @@ impl Version {
 mod tests {
     use std::time::Duration;
 
-    use axum::{body::Body, http::Response};
+    use axum::{
+        body::Body,
+        http::{Request, Response},
+    };
     use tower::ServiceExt;
 
     use super::*;
@@ -135,7 +111,7 @@ mod tests {
     async fn a_handler_that_takes_too_long_is_a_504_and_a_body_that_is_too_large_a_413() {
         let hasty = Config { request_limit: Duration::from_millis(1), ..config() };
         assert_eq!(get(hasty, "/slow?ms=10000").await.status(), StatusCode::GATEWAY_TIMEOUT);
-        let large = Request::get("/").header("content-length", LARGEST_BODY + 1).body(Body::empty()).unwrap();
+        let large = Request::get("/").header("content-length", requests::LARGEST_BODY + 1).body(Body::empty()).unwrap();
         assert_eq!(router(config()).oneshot(large).await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 }

@@ -1,0 +1,240 @@
+//! What every request gets: an id, log lines that carry it, limits of time and size, a 500 where its handler panics, and a
+//! compressed response where its client accepts one.
+//!
+//! The answers are those of tower-http's layers, to which the tests hold it. Those do their work for each request; most
+//! requests panic not, fail not and log nothing, so here it is done when it is needed.
+
+use std::{
+    convert::Infallible,
+    future::{poll_fn, ready},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    extract::Request,
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, VARY},
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::sleep;
+use tower::{ServiceExt, service_fn};
+use tower_http::{
+    catch_panic::{DefaultResponseForPanic, ResponseForPanic},
+    compression::{
+        Compression,
+        predicate::{DefaultPredicate, Predicate},
+    },
+};
+
+use crate::line::{ID, Line, within};
+
+/// The largest body of a request.
+pub const LARGEST_BODY: usize = 2 << 20;
+
+/// Answers one, by its handler where it can.
+pub async fn each(limit: Duration, mut request: Request, next: Next) -> Response {
+    let (line, began) = (Line::of(&mut request), Instant::now());
+    let (id, mut line, accepted) = (line.id(), Some(line), accepted(&request));
+    let response = match sized(request) {
+        Some(request) => handled(limit, request, next, &mut line).await,
+        None => (StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded").into_response(),
+    };
+    let mut response = encoded(accepted, response).await;
+    if response.status().is_server_error() {
+        let status = response.status();
+        within(&mut line, || tracing::error!(%status, latency = ?began.elapsed(), "response failed"));
+    }
+    response.headers_mut().entry(ID).or_insert(id);
+    if response.body().size_hint().exact().is_some() { response } else { watched(response, line) }
+}
+
+/// None where the body is too large. One that says how long it is is no longer than that: hyper sees to it.
+fn sized(request: Request) -> Option<Request> {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    match length {
+        Some(length) if length > LARGEST_BODY => None,
+        None if !request.body().is_end_stream() => {
+            Some(request.map(|body| Body::new(Limited::new(body, LARGEST_BODY))))
+        }
+        _ => Some(request),
+    }
+}
+
+/// The clock is set where the handler waits.
+async fn handled(limit: Duration, request: Request, next: Next, line: &mut Option<Line>) -> Response {
+    let (mut answered, mut late) = (pin!(next.run(request)), None);
+    poll_fn(|context| {
+        match within(line, || catch_unwind(AssertUnwindSafe(|| answered.as_mut().poll(context)))) {
+            Ok(Poll::Ready(response)) => return Poll::Ready(response),
+            Ok(Poll::Pending) => {}
+            Err(panic) => return Poll::Ready(within(line, || panicked(panic))),
+        }
+        let late = late.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(context);
+        late.map(|()| StatusCode::GATEWAY_TIMEOUT.into_response())
+    })
+    .await
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    DefaultResponseForPanic::default().response_for_panic(panic).map(Body::new)
+}
+
+/// What the client says of compression.
+fn accepted(request: &Request) -> HeaderMap {
+    let mut accepted = HeaderMap::new();
+    for value in request.headers().get_all(ACCEPT_ENCODING) {
+        accepted.append(ACCEPT_ENCODING, value.clone());
+    }
+    accepted
+}
+
+/// Compressed, where that is accepted and worth it.
+async fn encoded(accepted: HeaderMap, mut response: Response) -> Response {
+    let headers = response.headers();
+    let is_as_it_is = headers.contains_key(CONTENT_ENCODING) || headers.contains_key(CONTENT_RANGE);
+    let is_worth_it = !is_as_it_is && DefaultPredicate::new().should_compress(&response);
+    let names = |list: &HeaderValue, name| list.to_str().is_ok_and(|list| list.to_ascii_lowercase().contains(name));
+    // A weight of 0 can rule everything out, and make it a 406 (RFC 9110, 12.5.3).
+    if accepted.values().any(|encoding| is_worth_it || names(encoding, "q=0")) {
+        return Box::pin(compressed(accepted, response)).await;
+    }
+    // Whoever keeps it for others must not give it to those who would have had it compressed (RFC 9110, 12.5.5).
+    if is_worth_it && !headers.get_all(VARY).iter().any(|vary| names(vary, "accept-encoding")) {
+        response.headers_mut().append(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    response
+}
+
+async fn compressed(accepted: HeaderMap, response: Response) -> Response {
+    let mut request = Request::new(Body::empty());
+    *request.headers_mut() = accepted;
+    let mut response = Some(response);
+    let given = service_fn(|_| ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
+    let Ok(response) = Compression::new(given).oneshot(request).await;
+    response.map(Body::new)
+}
+
+/// What breaks after its head has been sent is told, too.
+fn watched(response: Response, mut line: Option<Line>) -> Response {
+    let told = move |error: axum::Error| {
+        within(&mut line, || tracing::error!(%error, "response failed"));
+        error
+    };
+    response.map(|body| Body::new(body.map_err(told)))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        Router,
+        body::{Bytes, to_bytes},
+        http::{header::CONTENT_TYPE, request::Builder},
+        middleware::from_fn,
+        routing::{get, post},
+    };
+    use futures_util::stream;
+    use tower::ServiceBuilder;
+    use tower_http::{
+        ServiceBuilderExt, catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
+        request_id::MakeRequestUuid, timeout::TimeoutLayer, trace::TraceLayer,
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    fn handlers() -> Router {
+        let long = "long ".repeat(100);
+        let chunks = || Body::from_stream(stream::iter([Ok::<_, Infallible>(Bytes::from("chunk ".repeat(50)))]));
+        let upload = async |body: Body| match to_bytes(body, usize::MAX).await {
+            Ok(bytes) => Ok(bytes.len().to_string()),
+            Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
+        };
+        Router::new()
+            .route("/short", get("short"))
+            .route("/long", get(long.clone()))
+            .route("/image", get(([(CONTENT_TYPE, "image/png")], long.clone())))
+            .route("/encoded", get(([(CONTENT_ENCODING, "br")], long.clone())))
+            .route("/varies", get(([(VARY, "Origin, Accept-Encoding")], long.clone())))
+            .route("/named", get(([("x-request-id", "its own")], long)))
+            .route("/chunks", get(async move || chunks()))
+            .route("/fails", get(StatusCode::BAD_GATEWAY))
+            .route("/panics", get(async || -> &str { panic!("as it is to") }))
+            .route("/late", get(async || sleep(2 * LIMIT).await))
+            .route("/upload", post(upload))
+    }
+
+    fn ours() -> Router {
+        handlers().layer(from_fn(|request, next| each(LIMIT, request, next)))
+    }
+
+    fn theirs() -> Router {
+        let layers = ServiceBuilder::new()
+            .set_x_request_id(MakeRequestUuid)
+            .layer(TraceLayer::new_for_http())
+            .propagate_x_request_id()
+            .layer(CompressionLayer::new())
+            .layer(CatchPanicLayer::new())
+            .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, LIMIT))
+            .layer(RequestBodyLimitLayer::new(LARGEST_BODY));
+        handlers().layer(layers)
+    }
+
+    /// Status, headers and body, and whether there is an id that the client did not give.
+    async fn answer(router: Router, request: Request) -> (StatusCode, Vec<(String, HeaderValue)>, Bytes, bool) {
+        let given = request.headers().contains_key(ID);
+        let (mut head, body) = router.oneshot(request).await.unwrap().into_parts();
+        let is_new = !given && head.headers.get(ID).is_some_and(|id| id != "its own");
+        if is_new {
+            head.headers.remove(ID);
+        }
+        let mut headers: Vec<_> = head.headers.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+        headers.sort_by(|a, b| a.0.cmp(&b.0));
+        (head.status, headers, to_bytes(body, usize::MAX).await.unwrap(), is_new)
+    }
+
+    async fn same(request: impl Fn() -> Request) {
+        assert_eq!(answer(ours(), request()).await, answer(theirs(), request()).await, "{:?}", request());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_those_of_tower_http() {
+        let paths =
+            ["short", "long", "image", "encoded", "varies", "named", "chunks", "fails", "panics", "late", "nowhere"];
+        let accepted = [None, Some("gzip"), Some("br, gzip;q=0.5"), Some("identity;q=0"), Some("br"), Some("*")];
+        for path in paths {
+            for accepted in accepted {
+                for id in [None, Some("given")] {
+                    let header = |request: Builder, name: &str, value: Option<&str>| match value {
+                        Some(value) => request.header(name, value),
+                        None => request,
+                    };
+                    same(|| {
+                        let request = header(Request::get(format!("/{path}")), "accept-encoding", accepted);
+                        header(request, "x-request-id", id).body(Body::empty()).unwrap()
+                    })
+                    .await;
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_refused_by_its_length_and_where_that_is_not_said_when_it_gets_too_long() {
+        let chunked = |length| Body::from_stream(stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'x'; length]))]));
+        for length in [0, 1, LARGEST_BODY, LARGEST_BODY + 1] {
+            same(|| Request::post("/upload").body(chunked(length)).unwrap()).await;
+            same(|| Request::post("/upload").header(CONTENT_LENGTH, length).body(chunked(length)).unwrap()).await;
+        }
+        let (status, ..) = answer(ours(), Request::post("/upload").body(chunked(LARGEST_BODY + 1)).unwrap()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "the handler is told");
+    }
+}

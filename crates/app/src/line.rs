@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    hash::{BuildHasher, Hasher, RandomState},
+    hash::{BuildHasher, RandomState},
     mem::swap,
 };
 
@@ -43,9 +43,17 @@ impl Line {
 /// What is logged meanwhile is about that request.
 pub fn within<T>(line: &mut Option<Line>, f: impl FnOnce() -> T) -> T {
     CURRENT.with_borrow_mut(|current| swap(current, line));
-    let done = f();
-    CURRENT.with_borrow_mut(|current| swap(current, line));
-    done
+    let _after = After(line);
+    f()
+}
+
+/// Puts back what was there before, after a panic too.
+struct After<'a>(&'a mut Option<Line>);
+
+impl Drop for After<'_> {
+    fn drop(&mut self) {
+        CURRENT.with_borrow_mut(|current| swap(current, self.0));
+    }
 }
 
 /// The request that this thread is at. Handlers need it for what they spawn: `.instrument(line::span())`.
@@ -79,22 +87,28 @@ impl<S: Subscriber> Layer<S> for End {
 thread_local! {
     static CURRENT: RefCell<Option<Line>> = const { RefCell::new(None) };
     static ENTERED: Cell<Option<EnteredSpan>> = const { Cell::new(None) };
-    /// This thread's random number, and how many ids it has given.
-    static IDS: (u64, Cell<u64>) = (RandomState::new().build_hasher().finish(), Cell::new(0));
+    /// This thread's random key, and how many ids it has given.
+    static IDS: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
 }
 
-/// No two are the same. Whoever knows one can guess others, so it is no secret.
+/// As good as random, without a system call: `SipHash`, with a random key, of a count.
 fn new_id() -> HeaderValue {
-    let id = IDS.with(|(thread, given)| {
-        given.set(given.get() + 1);
-        format!("{thread:016x}-{:x}", given.get())
+    let id = IDS.with(|(key, given)| {
+        let count = given.replace(given.get() + 1);
+        format!("{:016x}{:016x}", key.hash_one((count, 0)), key.hash_one((count, 1)))
     });
     HeaderValue::try_from(id).unwrap_or_else(|_| unreachable!("it is of hexadecimal digits"))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::HashSet, io, sync::Mutex, thread};
+pub mod tests {
+    use std::{
+        collections::HashSet,
+        io,
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::{Mutex, Once},
+        thread,
+    };
 
     use axum::body::Body;
     use tracing_subscriber::{fmt, layer::SubscriberExt, registry};
@@ -115,7 +129,24 @@ mod tests {
 
     #[test]
     fn what_is_logged_within_a_request_names_it_and_what_comes_after_does_not() {
+        let mut named = request();
+        named.headers_mut().insert(ID, HeaderValue::from_static("7"));
+        let mut line = Some(Line::of(&mut named));
+        let log = logged(|| {
+            within(&mut line, || tracing::info!("first"));
+            tracing::info!("second");
+            let _ = catch_unwind(AssertUnwindSafe(|| within(&mut line, || panic!("as it is to"))));
+            tracing::info!("third");
+        });
+        for text in [r#"INFO request{method=GET path="/a" id="7"}: first"#, "INFO second", "INFO third"] {
+            assert!(log.lines().any(|line| line.trim() == text), "{text}: {log}");
+        }
+    }
+
+    /// What the whole process has logged when `f` has ended.
+    pub fn logged(f: impl FnOnce()) -> String {
         static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+        static BEGUN: Once = Once::new();
         struct Log;
         impl io::Write for Log {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -125,16 +156,12 @@ mod tests {
                 Ok(())
             }
         }
-        let writes = fmt::layer().with_writer(|| Log).with_ansi(false).without_time().with_target(false);
         // For the process: a span is made while an event is on its way, which a thread's own subscriber would not see.
-        tracing::subscriber::set_global_default(registry().with(Begin).with(writes).with(End)).unwrap();
-        let mut named = request();
-        named.headers_mut().insert(ID, HeaderValue::from_static("7"));
-        let mut line = Some(Line::of(&mut named));
-        within(&mut line, || tracing::info!("first"));
-        tracing::info!("second");
-        let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
-        let lines: Vec<_> = log.lines().map(str::trim).collect();
-        assert_eq!(lines, [r#"INFO request{method=GET path="/a" id="7"}: first"#, "INFO second"]);
+        BEGUN.call_once(|| {
+            let writes = fmt::layer().with_writer(|| Log).with_ansi(false).without_time().with_target(false);
+            tracing::subscriber::set_global_default(registry().with(Begin).with(writes).with(End)).unwrap();
+        });
+        f();
+        String::from_utf8(LOG.lock().unwrap().clone()).unwrap()
     }
 }

@@ -6,15 +6,15 @@
 
 use std::{
     convert::Infallible,
-    future::{poll_fn, ready},
+    future::{self, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    task::Poll,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use axum::{
-    body::{Body, HttpBody as _},
+    body::{Body, Bytes, HttpBody},
     extract::Request,
     http::{
         HeaderMap, HeaderValue, StatusCode,
@@ -23,7 +23,8 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http_body_util::{BodyExt, Limited};
+use http_body::{Frame, SizeHint};
+use http_body_util::Limited;
 use tokio::time::sleep;
 use tower::{ServiceExt, service_fn};
 use tower_http::{
@@ -53,7 +54,10 @@ pub async fn each(limit: Duration, mut request: Request, next: Next) -> Response
         within(&mut line, || tracing::error!(%status, latency = ?began.elapsed(), "response failed"));
     }
     response.headers_mut().entry(ID).or_insert(id);
-    if response.body().size_hint().exact().is_some() { response } else { watched(response, line) }
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| Body::new(Streamed { body, line }))
 }
 
 /// None where the body is too large. One that says how long it is is no longer than that: hyper sees to it.
@@ -117,25 +121,52 @@ async fn compressed(accepted: HeaderMap, response: Response) -> Response {
     let mut request = Request::new(Body::empty());
     *request.headers_mut() = accepted;
     let mut response = Some(response);
-    let given = service_fn(|_| ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
+    let given = service_fn(|_| future::ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
     let Ok(response) = Compression::new(given).oneshot(request).await;
     response.map(Body::new)
 }
 
-/// What breaks after its head has been sent is told, too.
-fn watched(response: Response, mut line: Option<Line>) -> Response {
-    let told = move |error: axum::Error| {
-        within(&mut line, || tracing::error!(%error, "response failed"));
-        error
-    };
-    response.map(|body| Body::new(body.map_err(told)))
+/// A body that is still being made while it is sent.
+struct Streamed {
+    body: Body,
+    line: Option<Line>,
+}
+
+impl HttpBody for Streamed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    /// What breaks after the head has been sent is told, too.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Self { body, line } = &mut *self;
+        within(line, || {
+            let frame = ready!(Pin::new(body).poll_frame(context));
+            if let Some(Err(error)) = &frame {
+                tracing::error!(%error, "response failed");
+            }
+            Poll::Ready(frame)
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use axum::{
         Router,
-        body::{Bytes, to_bytes},
+        body::to_bytes,
         http::{header::CONTENT_TYPE, request::Builder},
         middleware::from_fn,
         routing::{get, post},
@@ -148,6 +179,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::line::tests::logged;
 
     const LIMIT: Duration = Duration::from_secs(1);
 
@@ -236,5 +268,28 @@ mod tests {
         }
         let (status, ..) = answer(ours(), Request::post("/upload").body(chunked(LARGEST_BODY + 1)).unwrap()).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "the handler is told");
+    }
+
+    #[tokio::test]
+    async fn what_a_handler_and_its_body_log_names_the_request_and_so_does_a_body_that_breaks() {
+        logged(|| {});
+        let broken = || {
+            tracing::info!("sending");
+            Poll::Ready(Some(Err::<Bytes, _>(io::Error::other("as it is to"))))
+        };
+        let handler = async move || {
+            tokio::task::yield_now().await;
+            tracing::info!("handling");
+            Body::from_stream(stream::poll_fn(move |_| broken()))
+        };
+        let router = Router::new().route("/", get(handler)).layer(from_fn(|request, next| each(LIMIT, request, next)));
+        let request = Request::get("/").header(ID, "8").body(Body::empty()).unwrap();
+        to_bytes(router.oneshot(request).await.unwrap().into_body(), usize::MAX).await.unwrap_err();
+        let log = logged(|| {});
+        for (level, what) in [("INFO", "handling"), ("INFO", "sending"), ("ERROR", "response failed error=as it is to")]
+        {
+            let line = format!(r#"{level} request{{method=GET path="/" id="8"}}: {what}"#);
+            assert!(log.lines().any(|logged| logged.trim() == line), "{line}: {log}");
+        }
     }
 }

@@ -41,7 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn router() -> Router {
-    Router::new().route("/", get(|| async { GREETING })).route("/64k", get(|| async { LARGE }))
+    let greeting = Router::new().route("/", get(|| async { GREETING })).route("/64k", get(|| async { LARGE }));
+    // Asked by `serve` before it accepts anything.
+    greeting.route("/readyz", get(|| async { "ok" }))
 }
 
 fn layered(router: Router) -> Router {

@@ -26,6 +26,7 @@ mod served;
 mod serving;
 mod small;
 mod stage;
+mod steps;
 mod syncs;
 
 use std::{fs, io, path::PathBuf};

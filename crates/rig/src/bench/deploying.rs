@@ -14,6 +14,7 @@ use super::{
     figure::Figure,
     old_way::OldWay,
     stage::{SOCKET, Stage, ms, timed},
+    steps::Steps,
     syncs::Syncs,
 };
 use crate::Host;
@@ -22,7 +23,8 @@ const ABOUT: &str = "On a real systemd host, the unit hardened as it is shipped,
     disk. Each verb was timed from outside of the host, entering it included, which takes some 5 ms of each; `systemctl start` \
     of the same unit likewise. The first answer is that of /version on a fresh connection, asked for each millisecond. A \
     validation asks for ten answers in a row and is told to watch no longer; a rollback is validated within. The script copies \
-    by rsync, flips by `ln -sfn` and restarts a unit without hardening on a disk in memory: nothing of it is verified or synced.";
+    by rsync, flips by `ln -sfn` and restarts a unit without hardening on a disk in memory: nothing of it is verified or synced. \
+    Where the time goes is what the receipts say.";
 /// Between two questions for the new release.
 const PAUSE: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,17 +38,19 @@ const ROLLBACK: &str = "releasectl rollback";
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
     let mut stage = Stage::on_a_disk()?;
     let old_way = OldWay::set_up(stage.host())?;
-    let mut took = Took::default();
+    let (mut took, mut steps) = (Took::default(), [Steps::of("activate"), Steps::of("rollback")]);
     for n in 1..=effort.times {
         eprintln!("a deployment and a rollback, {n} of {}", effort.times);
-        took.deploy(&mut stage);
+        took.deploy(&mut stage, &mut steps[0]);
         took.roll_back(&mut stage);
+        steps[1].add(stage.host());
         stage.settle();
         took.start.push(stage.start(&stage.extra(n)));
         took.old_way.push(old_way.deploy(stage.host(), n));
     }
     let syncs = Syncs::of_each_verb(&mut stage);
     let (goals, mut figures) = took.told();
+    figures.extend(steps.into_iter().flat_map(Steps::figures));
     figures.extend(syncs.iter().flat_map(Syncs::figures));
     Ok(Chapter { title: "Deploying", about: ABOUT.to_owned(), figures, curves: Vec::new(), goals, notes: Vec::new() })
 }
@@ -66,11 +70,12 @@ struct Took {
 }
 
 impl Took {
-    fn deploy(&mut self, stage: &mut Stage) {
+    fn deploy(&mut self, stage: &mut Stage, steps: &mut Steps) {
         let id = stage.subject.next_revision();
         let hook = |name| stage.subject.hook(name).unwrap_or_else(|error| panic!("{error}"));
         let install = timed(|| hook("after-install"));
         let (activate, first) = until_answered(stage.host(), id.as_str(), || hook("application-start"));
+        steps.add(stage.host());
         let validate = timed(|| hook("validate-service"));
         self.install.push(install);
         self.activate.push(activate);

@@ -27,6 +27,20 @@ const GREETING: &str = "Hello, world!\n";
 const LARGE: usize = 64 << 10;
 const SHIPPED: &str = "ours, as shipped";
 const BARE: &str = "ours, bare serve";
+/// Where the time goes, and what was tried.
+const NOTES: [&str; 2] = [
+    "What the bare crate does beyond axum::serve with the same router: it notes where each message begins and ends, by which a \
+     connection can leave between two of them and lose none, and gives each request two extensions, who asks and whether its \
+     instance retires. Seen once by callgrind, for a greeting: 16,115 instructions and 17 allocations, beside 13,724 and 13 of \
+     axum::serve, and 8,234 and 2 of hyper without a router. It was 19,386 and 23, before these were taken out: endpoints that \
+     were made for each request, a search byte by byte for the end of a head, a second buffer of a small response, three wakers \
+     that were compared at each turn, a layer that put down the route, a boxed future, ten reference counts, and two counters \
+     that all threads wrote to.",
+    "What the app does beyond the bare crate: tower-http's seven layers took 18,500 instructions and 19 allocations of a greeting, \
+     10,100 of them for a span that is formatted whether anything is logged or not; a timer was set before the handler was \
+     asked, an id took a system call, and a body that stays as it is three boxes. One layer of the app's own does each of it \
+     where it is needed, for 7,800 and 9; its tests hold its answers to those of tower-http.",
+];
 /// What the goals are of.
 const USUAL: Generator = Generator { protocol: Protocol::Http1, connections: 64 };
 
@@ -40,7 +54,7 @@ struct Subject {
 /// Where a server does not build, start or answer as it must, or a generator cannot be had.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
     prepare()?;
-    let (mut notes, greeting) = (Vec::new(), greeting()?);
+    let (mut notes, greeting) = (NOTES.map(str::to_owned).to_vec(), greeting()?);
     let subjects = subjects(&greeting, &mut notes)?;
     let mut figures = Vec::new();
     for generator in generators(effort) {

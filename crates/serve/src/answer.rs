@@ -124,7 +124,7 @@ impl Asking {
     /// Whether the connection goes nowhere else from here.
     fn ends_here(&self) -> bool {
         let Connection { exchange, watch, .. } = &*self.connection;
-        watch.is_retiring() && (exchange.stays() || !watch.stage().hands_over())
+        watch.is_last(exchange.stays())
     }
 
     /// Whether the client has sent its next request without waiting (RFC 9112, 9.3.2): a response that says close would

@@ -293,9 +293,13 @@ impl Watch {
         *self.stage.borrow()
     }
 
-    /// The same as the stage says, without its lock: each response asks.
-    pub(crate) fn is_retiring(&self) -> bool {
-        self.counts.retiring.load(Ordering::Acquire)
+    /// Whether nobody else will have a connection, if it stays or may go. Each response asks, so a flag comes before the stage,
+    /// which has a lock. It is set a moment before the stage, and only that says whether there is somebody else.
+    pub(crate) fn is_last(&self, stays: bool) -> bool {
+        self.counts.retiring.load(Ordering::Acquire) && {
+            let stage = self.stage();
+            stage.is_retiring() && (stays || !stage.hands_over())
+        }
     }
 
     /// Returns when the stage is another than that. Cancel safe.
@@ -586,6 +590,19 @@ mod tests {
             *tenths.entry(told.await.unwrap()).or_default() += 1;
         }
         assert!(tenths.len() >= 50 && tenths.values().all(|told| *told <= 210), "{tenths:?}");
+    }
+
+    #[test]
+    fn until_the_stage_says_so_no_connection_is_taken_for_one_that_nobody_else_will_have() {
+        let (mut signal, watch) = channel();
+        let is_last = || [true, false].map(|stays| watch.is_last(stays));
+        assert_eq!(is_last(), [false, false]);
+        watch.counts.retiring.store(true, Ordering::Release);
+        assert_eq!(is_last(), [false, false], "the flag alone");
+        signal.retire(BOTH.0);
+        assert_eq!(is_last(), [true, false], "a successor is sought");
+        signal.cut();
+        assert_eq!(is_last(), [true, true]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -43,8 +43,8 @@ pub(crate) struct Exchange {
     ahead: AtomicBool,
     /// hyper has asked for more than the messages that it was given: it has taken them to their ends.
     caught_up: AtomicBool,
-    /// The route of the request that it was upgraded by, and when that began.
-    upgraded: OnceLock<(String, Instant)>,
+    /// The request that it was upgraded by.
+    upgraded: OnceLock<Arc<Asked>>,
     /// What its requests take.
     routes: OnceLock<Routes>,
     /// Of the body that is being read.
@@ -81,7 +81,8 @@ struct InFlight {
 #[derive(Debug)]
 pub(crate) struct Asked {
     began: Instant,
-    uri: Uri,
+    /// A copy: what hyper has of it keeps the buffer that its head was read into, for as long as a response goes on.
+    path: Box<str>,
     answered: AtomicBool,
     /// Its response's body is with hyper to the end.
     given: AtomicBool,
@@ -167,7 +168,7 @@ impl Exchange {
     /// From now on the bytes belong to whom the connection is upgraded for.
     pub(crate) fn upgrade(&self, by: &Message) {
         // A connection is upgraded once.
-        let _ = self.upgraded.set((self.route(&by.asked), by.asked.began));
+        let _ = self.upgraded.set(by.asked.clone());
     }
 
     /// Counts what was read of a body that says how long it is.
@@ -318,7 +319,7 @@ impl Exchange {
     fn ask(self: &Arc<Self>, uri: &Uri, ends_at_flush: bool) -> Message {
         let asked = Arc::new(Asked {
             began: Instant::now(),
-            uri: uri.clone(),
+            path: uri.path().into(),
             answered: AtomicBool::default(),
             given: AtomicBool::default(),
         });
@@ -332,24 +333,24 @@ impl Exchange {
     }
 
     /// What is open here, one entry for each request, or one for the connection.
-    pub(crate) fn describe(&self) -> Vec<Cut> {
+    pub(crate) fn describe(self: &Arc<Self>) -> Vec<Cut> {
         let in_flight = self.lock();
-        if let Some((route, began)) = self.upgraded.get() {
-            return vec![Cut { kind: "upgraded", route: route.clone(), age: began.elapsed() }];
+        let cut = |kind, asked: &Arc<Asked>| Cut {
+            kind,
+            age: asked.began.elapsed(),
+            request: Some((self.clone(), asked.clone())),
+        };
+        if let Some(asked) = self.upgraded.get() {
+            return vec![cut("upgraded", asked)];
         }
         if in_flight.requests.is_empty() {
             let head = self.partial.load(Ordering::Acquire) || self.head.load(Ordering::Acquire);
             let kind = if head { "head" } else { "idle" };
             let since = in_flight.head_since.filter(|_| head).unwrap_or(in_flight.idle_since);
-            return vec![Cut { kind, route: String::new(), age: since.elapsed() }];
+            return vec![Cut { kind, age: since.elapsed(), request: None }];
         }
         let kind = |asked: &Asked| if asked.answered.load(Ordering::Acquire) { "response" } else { "request" };
-        let cut = |asked: &Arc<Asked>| Cut { kind: kind(asked), route: self.route(asked), age: asked.began.elapsed() };
-        in_flight.requests.iter().map(cut).collect()
-    }
-
-    fn route(&self, asked: &Asked) -> String {
-        self.routes.get().map_or_else(String::new, |routes| routes.of(&asked.uri))
+        in_flight.requests.iter().map(|asked| cut(kind(asked), asked)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, InFlight> {
@@ -362,9 +363,17 @@ impl Exchange {
 pub(crate) struct Cut {
     /// `request`: no response yet; `response`: it is being sent; `upgraded`; `head`: a part of one; `idle`: none of these.
     pub kind: &'static str,
-    /// As the router has it; empty where no route matched.
-    pub route: String,
     pub age: Duration,
+    request: Option<(Arc<Exchange>, Arc<Asked>)>,
+}
+
+impl Cut {
+    /// As the router has it; empty where no route matched. The router is asked, which takes a microsecond or two: only of those
+    /// that are told, and under no lock.
+    pub(crate) fn route(&self) -> String {
+        let routes = self.request.as_ref().and_then(|(exchange, asked)| Some((exchange.routes.get()?, &asked.path)));
+        routes.map_or_else(String::new, |(routes, path)| routes.of(path))
+    }
 }
 
 /// A request whose response hyper has not been given to its end.

@@ -118,8 +118,8 @@ impl Reporter {
     fn waits(&self) -> Vec<Wait> {
         let mut open: Vec<Cut> = self.each().into_iter().filter(|open| open.kind != "idle").collect();
         open.sort_by_key(|open| std::cmp::Reverse(open.age));
-        let wait = |Cut { kind, route, age }| Wait { kind, route, age_ms: age.as_millis() as u64 };
-        open.into_iter().take(WAITS).map(wait).collect()
+        let wait = |open: &Cut| Wait { kind: open.kind, route: open.route(), age_ms: open.age.as_millis() as u64 };
+        open.iter().take(WAITS).map(wait).collect()
     }
 
     /// What is open, one by one.

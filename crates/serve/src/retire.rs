@@ -8,7 +8,6 @@ use crate::{
     accept::Acceptor,
     config::Config,
     drain::{Phases, Signal},
-    exchange::Cut,
     notify::{self, Alive, MARGIN, Stop},
     place::Place,
     report::{EACH_SECOND, Reporter, State},
@@ -77,8 +76,8 @@ fn status(phases: &Phases, reporter: &Reporter) -> String {
 async fn cut(reporter: &Reporter, signal: &mut Signal, why: &str) {
     let (open, left) = (reporter.each(), reporter.open());
     tracing::warn!(open = open.len(), "cut at {why}");
-    for Cut { kind, route, age } in &open {
-        tracing::warn!(kind, route, age_ms = age.as_millis() as u64, "cut");
+    for open in &open {
+        tracing::warn!(kind = open.kind, route = open.route(), age_ms = open.age.as_millis() as u64, "cut");
     }
     signal.cut();
     notify::status(&format!("ended: {}; {left} were cut at {why}", reporter.closed()));

@@ -4,11 +4,12 @@ use std::{
     cell::{Cell, RefCell},
     hash::{BuildHasher, RandomState},
     mem::swap,
+    thread,
 };
 
 use axum::{
     extract::Request,
-    http::{HeaderName, HeaderValue, Method, Uri},
+    http::{HeaderName, HeaderValue, Method},
 };
 use tracing::{Event, Span, Subscriber, span::EnteredSpan};
 use tracing_subscriber::layer::{Context, Layer};
@@ -19,7 +20,7 @@ pub const ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What a request's log lines carry.
 pub struct Line {
     method: Method,
-    uri: Uri,
+    path: Box<str>,
     id: HeaderValue,
 }
 
@@ -32,19 +33,30 @@ impl Line {
             request.headers_mut().insert(ID, id.clone());
             id
         });
-        Self { method: request.method().clone(), uri: request.uri().clone(), id }
+        Self { method: request.method().clone(), path: request.uri().path().into(), id }
     }
 
     pub fn id(&self) -> HeaderValue {
         self.id.clone()
     }
+
+    /// For as long as a response goes on: an id from the client would keep the buffer that its head was read into.
+    pub fn kept(self) -> Self {
+        let id = HeaderValue::from_bytes(self.id.as_bytes()).unwrap_or(self.id);
+        Self { id, ..self }
+    }
 }
 
 /// What is logged meanwhile is about that request.
 pub fn within<T>(line: &mut Option<Line>, f: impl FnOnce() -> T) -> T {
-    CURRENT.with_borrow_mut(|current| swap(current, line));
+    exchange(line);
     let _after = After(line);
     f()
+}
+
+fn exchange(line: &mut Option<Line>) {
+    // A thread that ends has none any more, and may log.
+    let _ = CURRENT.try_with(|current| swap(&mut *current.borrow_mut(), line));
 }
 
 /// Puts back what was there before, after a panic too.
@@ -52,17 +64,22 @@ struct After<'a>(&'a mut Option<Line>);
 
 impl Drop for After<'_> {
     fn drop(&mut self) {
-        CURRENT.with_borrow_mut(|current| swap(current, self.0));
+        exchange(self.0);
+        if thread::panicking() {
+            // It may have come from what was being logged.
+            leave();
+        }
     }
 }
 
 /// The request that this thread is at. Handlers need it for what they spawn: `.instrument(line::span())`.
 pub fn span() -> Span {
-    CURRENT.with_borrow(|line| {
-        line.as_ref().map_or_else(Span::none, |Line { method, uri, id }| {
-            tracing::error_span!("request", %method, path = uri.path(), id = id.to_str().unwrap_or_default())
+    let span = CURRENT.try_with(|line| {
+        line.borrow().as_ref().map_or_else(Span::none, |Line { method, path, id }| {
+            tracing::error_span!("request", %method, path = &**path, id = id.to_str().unwrap_or_default())
         })
-    })
+    });
+    span.unwrap_or_else(|_| Span::none())
 }
 
 /// Puts the request before what is logged of it. Few requests log anything: a span for each of them took a fourth of all
@@ -74,14 +91,19 @@ pub struct End;
 
 impl<S: Subscriber> Layer<S> for Begin {
     fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
-        ENTERED.set(Some(span().entered()));
+        let entered = span().entered();
+        let _ = ENTERED.try_with(|last| last.set(Some(entered)));
     }
 }
 
 impl<S: Subscriber> Layer<S> for End {
     fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
-        drop(ENTERED.take());
+        leave();
     }
+}
+
+fn leave() {
+    let _ = ENTERED.try_with(|last| drop(last.take()));
 }
 
 thread_local! {
@@ -104,14 +126,13 @@ fn new_id() -> HeaderValue {
 pub mod tests {
     use std::{
         collections::HashSet,
-        io,
+        fmt, io,
         panic::{AssertUnwindSafe, catch_unwind},
         sync::{Mutex, Once},
-        thread,
     };
 
     use axum::body::Body;
-    use tracing_subscriber::{fmt, layer::SubscriberExt, registry};
+    use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, registry};
 
     use super::*;
 
@@ -137,9 +158,23 @@ pub mod tests {
             tracing::info!("second");
             let _ = catch_unwind(AssertUnwindSafe(|| within(&mut line, || panic!("as it is to"))));
             tracing::info!("third");
+            let _ = catch_unwind(AssertUnwindSafe(|| within(&mut line, || tracing::info!(?Panics))));
+            let next = tracing::info_span!("next");
+            next.in_scope(|| tracing::info!("fourth"));
         });
         for text in [r#"INFO request{method=GET path="/a" id="7"}: first"#, "INFO second", "INFO third"] {
             assert!(log.lines().any(|line| line.trim() == text), "{text}: {log}");
+        }
+        // Behind what was written of the one before.
+        assert!(log.contains(" INFO next: fourth"), "{log}");
+    }
+
+    /// It cannot be logged.
+    struct Panics;
+
+    impl fmt::Debug for Panics {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("as it is to")
         }
     }
 
@@ -158,8 +193,12 @@ pub mod tests {
         }
         // For the process: a span is made while an event is on its way, which a thread's own subscriber would not see.
         BEGUN.call_once(|| {
-            let writes = fmt::layer().with_writer(|| Log).with_ansi(false).without_time().with_target(false);
-            tracing::subscriber::set_global_default(registry().with(Begin).with(writes).with(End)).unwrap();
+            let writes =
+                tracing_subscriber::fmt::layer().with_writer(|| Log).with_ansi(false).without_time().with_target(false);
+            tracing::subscriber::set_global_default(
+                registry().with(LevelFilter::INFO).with(Begin).with(writes).with(End),
+            )
+            .unwrap();
         });
         f();
         String::from_utf8(LOG.lock().unwrap().clone()).unwrap()

@@ -2,7 +2,8 @@
 //! compressed response where its client accepts one.
 //!
 //! The answers are those of tower-http's layers, to which the tests hold it. Those do their work for each request; most
-//! requests panic not, fail not and log nothing, so here it is done when it is needed.
+//! requests panic not, fail not and log nothing, so here it is done when it is needed. What is logged is a response that fails;
+//! of a request's begin and end there is no line, also not for those who debug.
 
 use std::{
     convert::Infallible,
@@ -25,7 +26,7 @@ use axum::{
 };
 use http_body::{Frame, SizeHint};
 use http_body_util::Limited;
-use tokio::time::sleep;
+use tokio::{task::unconstrained, time::sleep};
 use tower::{ServiceExt, service_fn};
 use tower_http::{
     catch_panic::{DefaultResponseForPanic, ResponseForPanic},
@@ -54,10 +55,13 @@ pub async fn each(limit: Duration, mut request: Request, next: Next) -> Response
         within(&mut line, || tracing::error!(%status, latency = ?began.elapsed(), "response failed"));
     }
     response.headers_mut().entry(ID).or_insert(id);
-    if response.body().size_hint().exact().is_some() {
+    if response.body().is_end_stream() {
         return response;
     }
-    response.map(|body| Body::new(Streamed { body, line }))
+    // Only one that is all there already is sent at once.
+    let is_long = response.body().size_hint().exact().is_none();
+    let line = if is_long { line.map(Line::kept) } else { line };
+    response.map(|body| Body::new(Sent { body, line }))
 }
 
 /// None where the body is too large. One that says how long it is is no longer than that: hyper sees to it.
@@ -81,7 +85,8 @@ async fn handled(limit: Duration, request: Request, next: Next, line: &mut Optio
             Ok(Poll::Pending) => {}
             Err(panic) => return Poll::Ready(within(line, || panicked(panic))),
         }
-        let late = late.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(context);
+        // A handler that is never without work uses up the budget of each turn, and the clock would have none left to ring.
+        let late = late.get_or_insert_with(|| Box::pin(unconstrained(sleep(limit)))).as_mut().poll(context);
         late.map(|()| StatusCode::GATEWAY_TIMEOUT.into_response())
     })
     .await
@@ -105,7 +110,7 @@ async fn encoded(accepted: HeaderMap, mut response: Response) -> Response {
     let headers = response.headers();
     let is_as_it_is = headers.contains_key(CONTENT_ENCODING) || headers.contains_key(CONTENT_RANGE);
     let is_worth_it = !is_as_it_is && DefaultPredicate::new().should_compress(&response);
-    let names = |list: &HeaderValue, name| list.to_str().is_ok_and(|list| list.to_ascii_lowercase().contains(name));
+    let names = |list: &HeaderValue, name| String::from_utf8_lossy(list.as_bytes()).to_ascii_lowercase().contains(name);
     // A weight of 0 can rule everything out, and make it a 406 (RFC 9110, 12.5.3).
     if accepted.values().any(|encoding| is_worth_it || names(encoding, "q=0")) {
         return Box::pin(compressed(accepted, response)).await;
@@ -126,13 +131,13 @@ async fn compressed(accepted: HeaderMap, response: Response) -> Response {
     response.map(Body::new)
 }
 
-/// A body that is still being made while it is sent.
-struct Streamed {
+/// A body on its way. Of one that has a length nobody knows whether it is all there, or comes from somebody who may break off.
+struct Sent {
     body: Body,
     line: Option<Line>,
 }
 
-impl HttpBody for Streamed {
+impl HttpBody for Sent {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -270,6 +275,23 @@ mod tests {
         assert_eq!(status, StatusCode::BAD_REQUEST, "the handler is told");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_is_never_without_work_is_late_too() {
+        let busy = async || -> &str {
+            let began = tokio::time::Instant::now();
+            loop {
+                tokio::task::coop::consume_budget().await;
+                if !tokio::task::coop::has_budget_remaining() {
+                    tokio::time::advance(LIMIT / 4).await;
+                }
+                assert!(began.elapsed() < 100 * LIMIT, "nobody ended it");
+            }
+        };
+        let router = Router::new().route("/", get(busy)).layer(from_fn(|request, next| each(LIMIT, request, next)));
+        let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    }
+
     #[tokio::test]
     async fn what_a_handler_and_its_body_log_names_the_request_and_so_does_a_body_that_breaks() {
         logged(|| {});
@@ -282,7 +304,12 @@ mod tests {
             tracing::info!("handling");
             Body::from_stream(stream::poll_fn(move |_| broken()))
         };
-        let router = Router::new().route("/", get(handler)).layer(from_fn(|request, next| each(LIMIT, request, next)));
+        // One that has a length may break off as well: a proxy's.
+        let proxied = async || Response::new(Body::new(Limited::new(Body::from("too long"), 3)));
+        let router = Router::new().route("/", get(handler)).route("/proxied", get(proxied));
+        let router = router.layer(from_fn(|request, next| each(LIMIT, request, next)));
+        let request = Request::get("/proxied").header(ID, "9").body(Body::empty()).unwrap();
+        to_bytes(router.clone().oneshot(request).await.unwrap().into_body(), usize::MAX).await.unwrap_err();
         let request = Request::get("/").header(ID, "8").body(Body::empty()).unwrap();
         to_bytes(router.oneshot(request).await.unwrap().into_body(), usize::MAX).await.unwrap_err();
         let log = logged(|| {});

@@ -42,21 +42,24 @@ watch ID *ARGS:
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    shellcheck hooks/* .ci/run .ci/lint crates/rig/tests/sabotage crates/releases/src/ship/*.sh crates/rig/aws/*.sh crates/rig/src/fleet/stop-start/*.sh
+    shellcheck hooks/* .ci/run .ci/lint crates/rig/tests/sabotage crates/releases/src/ship/*.sh crates/rig/aws/*.sh crates/rig/src/fleet/stop-start/*.sh crates/rig/src/bench/peers/*.sh
     git apply --check crates/serve/tests/cures/*.patch
     git apply --check crates/rig/tests/defects/*.patch
     git apply --check crates/rig/tests/hosts/agent/breaks/*.patch
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --all-features
     .ci/lint
 
-# Each kind of client over 110 activations of a real host, and all at once with 2,000 connections (root, 20 min);
+# Each kind of client over 110 activations of a real host, and all at once with 2,000 connections;
 # `just lossless --soak 10`: all at once for ten minutes
+#
+# Load a host with each kind of client, and lose nothing (root, 20 min)
 lossless *ARGS:
     cargo run --quiet --package rig -- lossless {{ ARGS }}
 
-# Everything that may happen to a host, under load: each verb killed at each of its steps, or the disk failing there, power
-# cuts, bad bundles and releases, ten deployments at once; then nothing is broken, nothing lost, and the next deployment and a
-# boot heal it (root, an hour and a half); `just torture --every 10 boot prune` for a part
+# Each verb killed at each of its steps, or the disk failing there, power cuts, bad bundles and releases, ten deployments at once;
+# then nothing is broken, nothing lost, and the next deployment and a boot heal it; `just torture --every 10 boot prune` for a part
+#
+# Everything that may happen to a host, under load (root, an hour and a half)
 torture *ARGS:
     cargo run --quiet --package rig -- torture {{ ARGS }}
 
@@ -64,24 +67,29 @@ torture *ARGS:
 agent BUNDLE *ARGS:
     @cargo run --quiet --package rig -- agent {{ quote(BUNDLE) }} {{ ARGS }}
 
-# Everything that CodeDeploy's agent may do to our bundle, under load: killed, restarted, out of time, a full disk, a bad unzip;
-# each ends with a deployment that succeeds (root); `just scenarios --short` for one of each kind, `just scenarios zip` by name
+# Killed, restarted, out of time, a full disk, a bad unzip; each ends with a deployment that succeeds;
+# `just scenarios --short` for one of each kind, `just scenarios zip` by name
+#
+# Everything that CodeDeploy's agent may do to our bundle, under load (root)
 scenarios *ARGS:
     cargo run --quiet --package rig -- scenarios {{ ARGS }}
 
-# Five hosts behind HAProxy, deployed to as CodeDeploy's configurations go over a fleet, with a bad release, its rollback, and a
-# host lost in the middle; beside them hosts that are deregistered first, and hosts that stop and start; the table goes into
-# the README, latency over time into target/fleet/ (root, 6 min)
+# With a bad release, its rollback, and a host lost in the middle; beside them hosts that are deregistered first, and hosts that
+# stop and start; the table goes into the README, latency over time into target/fleet/
+#
+# Five hosts behind HAProxy, deployed to as CodeDeploy's configurations go over a fleet (root, 6 min)
 fleet:
     cargo run --quiet --package rig -- fleet
 
-# Cut the power at 200 moments of deployments and rollbacks: what was reported as done is there, whole, and the host comes up
-# and takes the next deployment (root, 5 min)
+# What was reported as done is there, whole, and the host comes up and takes the next deployment
+#
+# Cut the power at 200 moments of deployments and rollbacks (root, 5 min)
 powercut *ARGS:
     cargo run --quiet --package rig -- powercut {{ ARGS }}
 
-# The whole story of one bundle on each system, Debian 11 to 13 (systemd 247, 252, 257), made once by debootstrap; the matrix
-# goes into the README (root, 5 min)
+# systemd 247, 252 and 257, made once by debootstrap; the matrix goes into the README
+#
+# The whole story of one bundle on each system, Debian 11 to 13 (root, 5 min)
 systems:
     cargo run --quiet --package rig -- systems
 
@@ -89,8 +97,9 @@ systems:
 soak *ARGS:
     cargo run --quiet --package rig -- soak {{ ARGS }}
 
-# Feed manifests and archives that nobody would write to what reads them, a minute each (a nightly compiler, cargo-fuzz); what
-# it learns goes into the corpus
+# What it learns goes into the corpus
+#
+# Feed manifests and archives that nobody would write to what reads them, a minute each (a nightly compiler, cargo-fuzz)
 fuzz SECONDS='60':
     command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz
     for target in manifest archive; do cargo +nightly fuzz run --fuzz-dir crates/releases/fuzz --target-dir target/fuzz \
@@ -112,8 +121,10 @@ breaks *NAMES:
 cures *NAMES:
     crates/rig/tests/sabotage --or-hang crates/serve/tests/cures {{ NAMES }}
 
-# Measure beside its peers: releases under load (40 min), requests per second of processor time and instructions for each (30 min),
-# times and memory. The report goes to target/bench (root); `just bench serving` for one chapter, `just bench --short` to see
-# that it works, `just bench --publish` to put the last whole run into the tree and the README
+# What a release costs the clients, requests per second of processor time, deployments, hardening, handing over, size and growth;
+# the report goes to target/bench. `just bench serving` for one chapter, `just bench --short` to see that it works,
+# `just bench --publish` to put the last whole run into the tree and the README
+#
+# Measure all of it beside its peers (root, two hours)
 bench *ARGS:
     cargo run --quiet --package rig -- bench {{ ARGS }}

@@ -29,7 +29,10 @@ mod stage;
 mod steps;
 mod syncs;
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 
@@ -55,11 +58,11 @@ const FILES: [&str; 3] = ["report.json", "report.html", "lost.svg"];
 /// What goes into the README.
 const TEXT: &str = "readme.md";
 
-/// Measures all chapters, or those that are named, and writes `report.json`, `report.html` and `lost.svg` to `target/bench/`,
-/// or to its folder `part` where that is not the whole.
+/// Measures all chapters, or those that are named, and writes `report.json`, `report.html` and `lost.svg`: after each chapter
+/// to `target/bench/part/`, and a whole run at its end to `target/bench/`.
 ///
 /// # Errors
-/// Where a server does not build or start.
+/// Where a server of ours does not build or start.
 ///
 /// # Panics
 /// Where a host does not boot, or a deployment fails.
@@ -68,28 +71,38 @@ pub fn run(effort: Effort, names: &[String]) -> io::Result<()> {
         let known: Vec<&str> = CHAPTERS.iter().map(|(known, _)| *known).collect();
         return Err(io::Error::other(format!("{name} is no chapter: {}", known.join(", "))));
     }
+    idle::allow_many()?;
     let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-    let mut chapters = Vec::new();
+    let (mut chapters, mut told) = (Vec::new(), folder().join("part"));
     for (name, measure) in CHAPTERS.into_iter().filter(|(name, _)| is_wanted(name)) {
         eprintln!("== {name}");
         let chapter = measure(effort)?;
         println!("{chapter}\n");
         chapters.push(chapter);
+        // What took hours is not lost with what comes after it.
+        tell(&told, &chapters);
     }
-    // Last, since some of what has versions is made on the way.
-    let (machine, is_whole) = (Machine::of_today(), effort.is_whole() && names.is_empty());
-    let folder = if is_whole { folder() } else { folder().join("part") };
-    let report = json!({ "format": 1, "machine": machine, "chapters": chapters });
-    write(&folder, "report.json", &format!("{report:#}\n"));
-    write(&folder, "report.html", &page::page(&machine, &chapters));
-    if let Some(svg) = headline::svg(&chapters) {
-        write(&folder, "lost.svg", &svg);
+    if effort.is_whole() && names.is_empty() {
+        told = folder();
+        // The last to be there: what is published is of one run.
+        let _ = fs::remove_file(told.join(TEXT));
+        let machine = tell(&told, &chapters);
+        write(&told, TEXT, &headline::markdown(&machine, &chapters));
     }
-    if is_whole {
-        write(&folder, TEXT, &headline::markdown(&machine, &chapters));
-    }
-    println!("{}", folder.join("report.html").display());
+    println!("{}", told.join("report.html").display());
     Ok(())
+}
+
+/// Writes what has been measured. Some of what has versions is made on the way.
+fn tell(folder: &Path, chapters: &[Chapter]) -> Machine {
+    let machine = Machine::of_today();
+    let report = json!({ "format": 1, "machine": machine, "chapters": chapters });
+    write(folder, "report.json", &format!("{report:#}\n"));
+    write(folder, "report.html", &page::page(&machine, chapters));
+    if let Some(svg) = headline::svg(chapters) {
+        write(folder, "lost.svg", &svg);
+    }
+    machine
 }
 
 /// Makes, installs and builds what is measured: nothing need share the machine with a compiler then.
@@ -104,15 +117,20 @@ pub fn prepare() -> io::Result<()> {
 /// Puts the last run into the tree, and its headline into the README, to be committed.
 ///
 /// # Errors
-/// Where the last run was not a whole one, or a file cannot be written.
+/// Where no whole run has been made, or the README cannot be written.
+///
+/// # Panics
+/// Where a file cannot be written.
 pub fn publish() -> io::Result<()> {
     let (folder, to) = (folder(), crate::workspace().join("crates/rig/bench"));
-    let none = |_| io::Error::other(format!("{} has no whole run: `just bench` makes one", folder.display()));
-    let text = fs::read_to_string(folder.join(TEXT)).map_err(none)?;
-    fs::create_dir_all(&to)?;
-    for name in FILES {
-        fs::copy(folder.join(name), to.join(name))?;
-    }
+    let read = |name: &str| {
+        let none = |error| format!("{}: {error}; `just bench` makes a whole run", folder.join(name).display());
+        fs::read_to_string(folder.join(name)).map_err(|error| io::Error::other(none(error)))
+    };
+    // All of it is read before any of it is written.
+    let (text, files) = (read(TEXT)?, FILES.map(|name| read(name).map(|text| (name, text))));
+    let files = files.into_iter().collect::<io::Result<Vec<_>>>()?;
+    files.iter().for_each(|(name, text)| write(&to, name, text));
     readme::put("bench", &text)
 }
 

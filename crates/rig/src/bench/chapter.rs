@@ -63,16 +63,20 @@ impl Goal {
     }
 }
 
-/// `met: bundle at most 6 MB: 4.31 MB`
+/// `met: bundle at most 6 MB: 4.31 MB`; `missed by 10 %: …`
 impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verdict, unit) = (if self.is_met() { "met" } else { "missed" }, self.unit);
         let (side, bound) = match self.bound {
             Bound::AtMost(most) => ("at most", most),
             Bound::AtLeast(least) => ("at least", least),
         };
-        let line = format!("{verdict}: {} {side} {} {unit}: {} {unit}", self.what, short(bound), short(self.is));
-        f.write_str(line.replace(" :", ":").replace("  ", " ").trim_end())
+        let verdict = match (self.is_met(), bound) {
+            (true, _) => "met".to_owned(),
+            (false, 0.0) => "missed".to_owned(),
+            (false, _) => format!("missed by {} %", short((self.is / bound - 1.0).abs() * 100.0)),
+        };
+        let with_unit = |value| format!("{} {}", short(value), self.unit).trim_end().to_owned();
+        write!(f, "{verdict}: {} {side} {}: {}", self.what, with_unit(bound), with_unit(self.is))
     }
 }
 
@@ -109,7 +113,8 @@ mod tests {
     fn a_goal_says_whether_it_is_met_and_by_what() {
         let goal = |bound, is| Goal { what: "a bundle".to_owned(), bound, is, unit: "MB" }.to_string();
         assert_eq!(goal(Bound::AtMost(6.0), 4.313), "met: a bundle at most 6 MB: 4.31 MB");
-        assert_eq!(goal(Bound::AtLeast(6.0), 4.313), "missed: a bundle at least 6 MB: 4.31 MB");
+        assert_eq!(goal(Bound::AtLeast(6.0), 4.313), "missed by 28.1 %: a bundle at least 6 MB: 4.31 MB");
+        assert_eq!(goal(Bound::AtMost(0.0), 7.0), "missed: a bundle at most 0 MB: 7 MB");
         let ratio = Goal { what: "ours".to_owned(), bound: Bound::AtLeast(1.05), is: 1.051, unit: "" };
         assert_eq!(ratio.to_string(), "met: ours at least 1.05: 1.05");
     }

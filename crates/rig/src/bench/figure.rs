@@ -43,10 +43,16 @@ impl Figure {
         Self::new(self.what.clone(), format!("{} / {}", self.whose, other.whose), "", ratios)
     }
 
-    /// By how much it is above `other`, pair by pair, under another name.
-    pub fn beyond(&self, other: &Self, what: &str) -> Self {
+    /// By how much it is above `other`, pair by pair, under other names.
+    pub fn beyond(&self, other: &Self, what: &str, whose: &str) -> Self {
         let beyond = self.values.iter().zip(&other.values).map(|(one, other)| one - other).collect();
-        Self::new(what, other.whose.clone(), self.unit, beyond)
+        Self::new(what, whose, self.unit, beyond)
+    }
+
+    /// `1.23 (1.20-1.31)`; `1.23` where it was measured once
+    pub fn values(&self) -> String {
+        let [median, least, most] = [self.median(), self.least(), self.most()].map(short);
+        if self.values.len() == 1 { median } else { format!("{median} ({least}-{most})") }
     }
 
     fn sorted(&self) -> Vec<f64> {
@@ -76,15 +82,10 @@ pub(super) fn in_turn<'a>(
     Ok(ways.iter().zip(values).map(|((whose, _), values)| Figure::new(what, *whose, unit, values)).collect())
 }
 
-/// `1.23 (1.20-1.31) ms`; `1.23 ms` where it was measured once
+/// `1.23 (1.20-1.31) ms`
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [median, least, most] = [self.median(), self.least(), self.most()].map(short);
-        match self.values.len() {
-            1 => f.write_str(&median)?,
-            _ => write!(f, "{median} ({least}-{most})")?,
-        }
-        if self.unit.is_empty() { Ok(()) } else { write!(f, " {}", self.unit) }
+        f.write_str(format!("{} {}", self.values(), self.unit).trim_end())
     }
 }
 

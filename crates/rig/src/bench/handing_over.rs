@@ -123,7 +123,7 @@ fn tell(crowds: Vec<Crowd>, chapter: &mut Chapter) {
         let figure = |what: String, whose: &str, values| Figure::new(what, whose, "ms", values);
         let restart = figure(name("an activation beside systemctl start"), "ours, releasectl restart", restart);
         let start = figure(restart.what.clone(), "systemctl start of the same unit", start);
-        let beyond = restart.beyond(&start, &name("activation beyond systemctl start"));
+        let beyond = restart.beyond(&start, &name("activation beyond systemctl start"), "ours");
         let gone = figure(name(GONE), "ours", gone);
         let with = figure(name(LONGEST), "ours, during a handover", longest);
         let without = figure(name(LONGEST), "without a handover", longest_without);

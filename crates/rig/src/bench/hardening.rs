@@ -72,7 +72,9 @@ pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
         ways.iter_mut().map(|(copy, way)| (copy.whose.as_str(), way as _)).collect();
     let mut figures = in_turn(WHAT, "ms", effort.times, &mut ways)?;
     let shipped = figures[0].clone();
-    figures.extend(figures[1..].to_vec().iter().map(|figure| shipped.beyond(figure, "what the part costs")));
+    figures.extend(
+        figures[1..].to_vec().iter().map(|figure| shipped.beyond(figure, "what the part costs", &figure.whose)),
+    );
     figures.extend(copies.iter().map(|copy| copy.exposure(&stage)));
     Ok(Chapter {
         title: "Hardening",

@@ -79,7 +79,7 @@ async fn ask(stream: &mut TcpStream, wait: Duration) -> io::Result<Duration> {
 }
 
 /// As many descriptors as this process may have.
-fn allow_many() -> io::Result<()> {
+pub(super) fn allow_many() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }

@@ -60,11 +60,12 @@ fn tools() -> Vec<(String, String)> {
     tools
 }
 
-/// The first word of a line that has a number, without what is before that.
+/// The first word of a line that is a version, alone or behind a name: `1.2`, `name/1.2`, `name-1.2`.
 fn version(line: &str) -> &str {
-    let word = line.split_whitespace().find(|word| word.contains(|c: char| c.is_ascii_digit())).unwrap_or("unknown");
-    let last = word.rsplit('/').next().unwrap_or(word);
-    last.trim_start_matches(|c: char| !c.is_ascii_digit())
+    let is_digit = |c: char| c.is_ascii_digit();
+    let behind = |word: &str| word.starts_with(is_digit) || word.contains(['/', '-']) && word.contains(is_digit);
+    let word = line.split_whitespace().find(|word| behind(word)).unwrap_or("unknown");
+    word.rsplit('/').next().unwrap_or(word).trim_start_matches(|c| !is_digit(c))
 }
 
 /// What a program prints first, such as its version; also on standard error, as some do.

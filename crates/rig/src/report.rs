@@ -148,9 +148,9 @@ impl Report {
         if words.is_empty() { "none".to_owned() } else { words.join(", ") }
     }
 
-    /// The longest request.
+    /// The longest request that was answered; zero where none was.
     pub fn longest(&self) -> Duration {
-        self.requests.iter().map(|request| request.span.length()).max().unwrap_or_default()
+        self.times().max().unwrap_or_default()
     }
 
     /// What a run must have had at `activation` to have shown anything, and had not.
@@ -193,14 +193,20 @@ impl Report {
         }
     }
 
-    /// A time that this part of the requests does not exceed, in milliseconds.
+    /// A time that this part of the answered requests does not exceed, in milliseconds; zero where none was answered.
     pub fn quantile(&self, quantile: f64) -> f64 {
         let mut histogram = Histogram::<u64>::new(3).expect("three digits are a precision that it can have");
-        for request in &self.requests {
+        for time in self.times() {
             // It grows as it must, so only a value beyond u64 could fail.
-            let _ = histogram.record(u64::try_from(request.span.length().as_micros()).unwrap_or(u64::MAX));
+            let _ = histogram.record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         }
         histogram.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
+    /// Of those that were answered: else one that is lost at once would count as a fast one.
+    fn times(&self) -> impl Iterator<Item = Duration> {
+        let answered = self.requests.iter().filter(|request| request.outcome.is_answered());
+        answered.map(|request| request.span.length())
     }
 
     /// The same for programs. Times are milliseconds.
@@ -241,4 +247,24 @@ pub fn table(reports: &[Report]) -> String {
     }
     // Without the spaces that the last column is padded with.
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_neither_fast_nor_slow() {
+        let mut report = Report::new(Mode::C3);
+        assert_eq!((report.quantile(0.999), report.longest()), (0.0, Duration::ZERO));
+        for (outcome, milliseconds) in
+            [(Outcome::Answered, 20), (Outcome::Answered, 40), (Outcome::Reset, 1), (Outcome::TimedOut, 60_000)]
+        {
+            let span = Span { from: Duration::ZERO, until: Duration::from_millis(milliseconds) };
+            report.requests.push(Request { span, outcome });
+        }
+        assert_eq!(report.longest(), Duration::from_millis(40));
+        assert!((20.0..20.1).contains(&report.quantile(0.5)), "{}", report.quantile(0.5));
+        assert!((40.0..40.1).contains(&report.quantile(0.999)), "{}", report.quantile(0.999));
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
     os::{fd::OwnedFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -46,11 +46,7 @@ impl Succession {
     /// Where it does not start, or does not become ready.
     pub fn start(program: &Path, runtime: Runtime) -> io::Result<Self> {
         report::start_clock();
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        // As deep as app.socket's (listen(2) again only changes the backlog).
-        rustix::net::listen(&listener, 4096)?;
-        listener.set_nonblocking(true)?;
-        let folder = tempfile::tempdir()?;
+        let (listener, folder) = (listen("127.0.0.1:0")?, tempfile::tempdir()?);
         let serving = ready(program, &listener, &folder, runtime, 0)?;
         Ok(Self { listener, program: program.to_owned(), runtime, folder, serving, retiring: Vec::new(), count: 0 })
     }
@@ -132,6 +128,17 @@ impl Drop for Succession {
     }
 }
 
+/// A socket as app.socket makes it.
+pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // listen(2) again only changes the backlog.
+    rustix::net::listen(&listener, 4096)?;
+    // What is accepted inherits it: no server answers later than another because it did not ask for it.
+    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 fn ready(program: &Path, listener: &TcpListener, folder: &TempDir, runtime: Runtime, n: u64) -> io::Result<Child> {
     let path = folder.path().join(format!("{n}.notify"));
     let notify = UnixDatagram::bind(&path)?;
@@ -155,5 +162,20 @@ fn ready(program: &Path, listener: &TcpListener, folder: &TempDir, runtime: Runt
             std::fs::remove_file(&path)?;
             return Ok(child);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_sends_at_once() {
+        let listener = listen("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // The handshake is done, so it is there.
+        assert!(listener.accept().unwrap().0.nodelay().unwrap());
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::{
     Load, Mode,
     host::{ENVIRONMENT, in_network},
+    succession,
 };
 
 /// $1 becomes /mnt in the root $2. What ends process 1 of the table ends the rest.
@@ -97,10 +98,7 @@ impl Cell {
     /// # Errors
     /// Where the port is taken, or no process can be made.
     pub fn serve(&mut self, port: u16, program: &Path, arguments: &[&str]) -> io::Result<()> {
-        let listener = in_network(self.leader, || TcpListener::bind(("127.0.0.1", port)))?;
-        // As deep as app.socket's (listen(2) again only changes the backlog).
-        rustix::net::listen(&listener, 4096)?;
-        listener.set_nonblocking(true)?;
+        let listener = in_network(self.leader, || succession::listen(("127.0.0.1", port)))?;
         let mut command = self.enter(&["--net", "--pid", "--"], "sh");
         command.args(["-c", "exec \"$0\" \"$@\" 3<&0 </dev/null"]).arg(program).args(arguments);
         command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http").env_remove("APP_LOG");

@@ -25,6 +25,8 @@ async fn main() -> io::Result<()> {
     let address = "127.0.0.1:80".parse().expect("an address");
     let mut streams = builder.build_listen_tcp(StopOnShutdown::Yes, address, |socket, address| {
         socket.set_reuse_address(true)?;
+        // What is accepted inherits it; the others set it, too.
+        socket.set_nodelay(true)?;
         socket.bind(&address.into())?;
         socket.listen(4096)?;
         Ok(socket.into())

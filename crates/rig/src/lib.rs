@@ -25,6 +25,7 @@ mod readme;
 pub mod report;
 pub mod rollout;
 pub mod scenarios;
+mod scratch;
 pub mod soak;
 pub mod sshd;
 pub mod steps;

@@ -11,9 +11,11 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 
-use crate::report::{self, Span};
+use crate::{
+    report::{self, Span},
+    scratch::Scratch,
+};
 
 /// Beyond any drain.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,13 +29,13 @@ pub enum Runtime {
     Separate,
 }
 
-/// The instances, of which one serves.
+/// The instances, of which one serves. They end with this process, or rather with the thread that started them.
 #[derive(Debug)]
 pub struct Succession {
     listener: TcpListener,
     program: PathBuf,
     runtime: Runtime,
-    folder: TempDir,
+    folder: Scratch,
     serving: Child,
     retiring: Vec<Child>,
     count: u64,
@@ -46,7 +48,7 @@ impl Succession {
     /// Where it does not start, or does not become ready.
     pub fn start(program: &Path, runtime: Runtime) -> io::Result<Self> {
         report::start_clock();
-        let (listener, folder) = (listen("127.0.0.1:0")?, tempfile::tempdir()?);
+        let (listener, folder) = (listen("127.0.0.1:0")?, Scratch::make()?);
         let serving = ready(program, &listener, &folder, runtime, 0)?;
         Ok(Self { listener, program: program.to_owned(), runtime, folder, serving, retiring: Vec::new(), count: 0 })
     }
@@ -139,13 +141,13 @@ pub(crate) fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-fn ready(program: &Path, listener: &TcpListener, folder: &TempDir, runtime: Runtime, n: u64) -> io::Result<Child> {
+fn ready(program: &Path, listener: &TcpListener, folder: &Scratch, runtime: Runtime, n: u64) -> io::Result<Child> {
     let path = folder.path().join(format!("{n}.notify"));
     let notify = UnixDatagram::bind(&path)?;
     notify.set_read_timeout(Some(PATIENCE))?;
-    let mut command = Command::new("sh");
+    let mut command = Command::new("setpriv");
     // The shell puts the socket where systemd would.
-    command.args(["-c", "exec \"$0\" 3<&0 </dev/null"]).arg(program);
+    command.args(["--pdeathsig", "KILL", "sh", "-c", "exec \"$0\" 3<&0 </dev/null"]).arg(program);
     command.stdin(Stdio::from(OwnedFd::from(listener.try_clone()?))).stdout(Stdio::null()).stderr(Stdio::null());
     command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "http").env("NOTIFY_SOCKET", &path);
     if let Runtime::Shared = runtime {

@@ -12,7 +12,6 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 
 use crate::{
     Load, Mode,
@@ -20,9 +19,9 @@ use crate::{
     succession,
 };
 
-/// $1 becomes /mnt in the root $2. What ends process 1 of the table ends the rest.
-const KEEPER: &str = "mount --bind \"$1\" \"$2/mnt\" && mount -t proc proc \"$2/proc\" && ip link set lo up && \
-     exec chroot \"$2\" sh -c 'echo ready; exec sleep infinity'";
+/// $1 is its root, whose /mnt is its own folder and goes with it. What ends process 1 of the table ends the rest.
+const KEEPER: &str = "mount -t tmpfs -o mode=0755 tmpfs \"$1/mnt\" && mount -t proc proc \"$1/proc\" && \
+     ip link set lo up && exec chroot \"$1\" sh -c 'echo ready; exec sleep infinity'";
 /// Beyond what any of them takes to start, to reload, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
@@ -31,8 +30,6 @@ const POLL: Duration = Duration::from_millis(2);
 pub(in crate::bench) struct Cell {
     keeper: Child,
     leader: u32,
-    /// What it sees as /mnt.
-    folder: TempDir,
     started: Vec<Child>,
 }
 
@@ -42,15 +39,14 @@ impl Cell {
     /// # Errors
     /// Where the machine does not make it.
     pub fn of(root: &Path) -> io::Result<Self> {
-        let folder = tempfile::tempdir()?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--net"]);
-        command.args(["--fork", "--kill-child", "sh", "-c", KEEPER, "keeper"]).arg(folder.path()).arg(root);
+        command.args(["--fork", "--kill-child", "sh", "-c", KEEPER, "keeper"]).arg(root);
         let mut keeper = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut says = String::new();
         BufReader::new(keeper.stdout.take().expect("its output is piped")).read_line(&mut says)?;
         let pid = keeper.id();
-        let mut cell = Self { keeper, leader: 0, folder, started: Vec::new() };
+        let mut cell = Self { keeper, leader: 0, started: Vec::new() };
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
         let leader = children.trim().parse().ok().filter(|_| says == "ready\n");
         cell.leader = leader.ok_or_else(|| io::Error::other(format!("no cell in {}", root.display())))?;
@@ -64,7 +60,7 @@ impl Cell {
 
     /// Where `name` in its /mnt is on this machine.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        PathBuf::from(format!("/proc/{}/root/mnt", self.leader)).join(name)
     }
 
     /// A program of this machine in its network.
@@ -85,10 +81,11 @@ impl Cell {
     /// Runs a shell command in it.
     ///
     /// # Errors
-    /// Where it does not exit with 0.
+    /// Where it does not exit with 0 within a minute.
     pub fn run(&self, command: &str) -> io::Result<()> {
         let mut run = self.enter(&["--net", "--pid", "--mount", "--root", "--wd", "--"], "env");
-        run.arg("-i").args(ENVIRONMENT).args(["sh", "-c", command]).stdin(Stdio::null());
+        let patience = PATIENCE.as_secs().to_string();
+        run.arg("-i").args(ENVIRONMENT).args(["timeout", &patience, "sh", "-c", command]).stdin(Stdio::null());
         let status = run.stdout(self.log()?).stderr(self.log()?).status()?;
         if status.success() { Ok(()) } else { Err(self.error(&format!("`{command}` ended with {status}"))) }
     }
@@ -214,17 +211,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_cell_leaves_no_process_and_no_mount() {
+    fn a_dropped_cell_leaves_no_process_and_no_file() {
         crate::machine::prepare().unwrap();
         let mut cell = Cell::of(Path::new("/")).unwrap();
         cell.start("sleep 1000 & echo $! >/mnt/pid; exec sleep 1000").unwrap();
         let pid = cell.path("pid");
         cell.wait_until("it runs", || pid.exists()).unwrap();
         let processes = cell.processes().unwrap();
-        let folder = cell.path("");
         assert!(processes.len() >= 3, "{processes:?}");
+        // In a mount of its own, which ends with them.
+        let mounts = fs::read_to_string(format!("/proc/{}/mounts", cell.leader())).unwrap();
+        assert!(mounts.contains("tmpfs /mnt tmpfs") && !Path::new("/mnt/pid").exists(), "{mounts}");
         drop(cell);
         assert!(processes.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
-        assert!(!folder.exists());
     }
 }

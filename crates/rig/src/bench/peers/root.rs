@@ -19,7 +19,7 @@ const PACKAGES: [&str; 3] = ["caddy", "haproxy", "nginx"];
 ///
 /// # Errors
 /// One line that says why it cannot be had.
-pub(super) fn root() -> io::Result<PathBuf> {
+pub(in crate::bench) fn root() -> io::Result<PathBuf> {
     let make = |folder: &Path| {
         debootstrap(SUITE, "", folder)?;
         // No service is started: in a root without an init nothing starts one.
@@ -31,7 +31,7 @@ pub(super) fn root() -> io::Result<PathBuf> {
             _ => Err(format!("apt-get did not install {} in {}", PACKAGES.join(" "), folder.display())),
         }
     };
-    kept(NAME, make).map_err(io::Error::other)
+    kept(NAME, make).map_err(|error| io::Error::other(format!("its system cannot be had: {error}")))
 }
 
 /// Of a program of that system, or of a crate as it is locked.

@@ -22,8 +22,7 @@ pub(super) fn goals(played: &[Beside], pairs: &Beside) -> Vec<Goal> {
     let at_most = |what: String, figure: &Figure| Goal::of(what, Bound::AtMost(1.1), figure);
     let worst = played.iter().filter_map(slower);
     let worst = worst.max_by(|(_, one), (_, other)| one.median().total_cmp(&other.median())).map(|(mode, figure)| {
-        let what = "p99.9 with releases, times that without, each kind by itself, the worst of which is";
-        at_most(format!("{what} {mode}:"), &figure)
+        at_most(format!("p99.9 with releases, times that without, of the worst kind by itself ({mode})"), &figure)
     });
     let pairs = slower(pairs).map(|(_, figure)| at_most("the same of c3, pair by pair".to_owned(), &figure));
     counts.into_iter().chain(worst).chain(pairs).collect()

@@ -13,10 +13,10 @@ pub(super) use self::{
 pub(super) const STYLE: &str = "\
 svg text { font: 12px system-ui, sans-serif; fill: #1c2430 } .faint { font-size: 10px; fill: #667 } .bar { fill: #9db7dd }
 .bar.ours { fill: #1d4f9c } .whisker { stroke: #d98b2b; stroke-width: 1.5; fill: none } .grid { stroke: #e4e7ec }
-.line { fill: none; stroke-width: 1.8 } .l0 { stroke: #1d4f9c } .l1 { stroke: #d98b2b } .l2 { stroke: #1c7a3d }
+.cut { stroke: #fff; stroke-width: 4 } .line { fill: none; stroke-width: 1.8 } .l0 { stroke: #1d4f9c } .l1 { stroke: #d98b2b } .l2 { stroke: #1c7a3d }
 .l3 { stroke: #a03d8f } .l4 { stroke: #c21f1f } .l5 { stroke: #667788 }
 @media (prefers-color-scheme: dark) { svg text { fill: #dde3ec } .faint { fill: #98a2b3 } .bar { fill: #35507a }
-  .bar.ours { fill: #8db4f2 } .grid { stroke: #2a313c } .l0 { stroke: #8db4f2 } .l1 { stroke: #f0b35c } .l2 { stroke: #6cc98d }
+  .bar.ours { fill: #8db4f2 } .grid { stroke: #2a313c } .cut { stroke: #14181f } .l0 { stroke: #8db4f2 } .l1 { stroke: #f0b35c } .l2 { stroke: #6cc98d }
   .l3 { stroke: #dc8ccd } .l4 { stroke: #ff7d7d } .l5 { stroke: #aab6c4 } }";
 pub(super) const WIDTH: f64 = 860.0;
 /// How many lines can be told apart.

@@ -104,10 +104,13 @@ impl Host {
 
     /// Puts the files of packages into it, without what they would do when they are installed. The machine gets nothing.
     ///
+    /// # Errors
+    /// One line, where the packages are not to be had.
+    ///
     /// # Panics
-    /// Where the packages are not to be had.
-    pub fn unpack(&self, packages: &[&str]) {
-        for archive in machine::downloaded(packages) {
+    /// Where the host does not take them.
+    pub fn unpack(&self, packages: &[&str]) -> Result<(), String> {
+        for archive in machine::downloaded(packages)? {
             let mut unpack = self.command("tar");
             unpack.args(["-xp", "--keep-directory-symlink", "-C", "/"]).stdin(Stdio::piped());
             let mut unpacks = unpack.spawn().expect("nsenter starts");
@@ -117,6 +120,7 @@ impl Host {
             let are_well = ended.iter().all(|status| status.as_ref().is_ok_and(ExitStatus::success));
             assert!(are_well, "{}: {ended:?}", archive.display());
         }
+        Ok(())
     }
 
     /// Runs a command that must exit with 0, and returns what it printed.

@@ -80,9 +80,9 @@ fn not_installed(packages: &[&str]) -> String {
 
 /// The packages' archives, downloaded and not installed: what is unpacked in a host changes nothing here. Once per checkout.
 ///
-/// # Panics
-/// Where apt-get does not bring them.
-pub fn downloaded(packages: &[&str]) -> Vec<PathBuf> {
+/// # Errors
+/// One line, where apt-get does not bring one of them.
+pub fn downloaded(packages: &[&str]) -> Result<Vec<PathBuf>, String> {
     static LOCK: Mutex<()> = Mutex::new(());
     let _held = LOCK.lock();
     let folder = crate::workspace().join("target/packages");
@@ -93,7 +93,8 @@ pub fn downloaded(packages: &[&str]) -> Vec<PathBuf> {
             archive_of(package, &folder)
         })
     };
-    packages.iter().map(|package| archive(package).unwrap_or_else(|| panic!("apt-get brings no {package}"))).collect()
+    let brought = |package| archive(package).ok_or_else(|| format!("apt-get brings no {package}"));
+    packages.iter().map(brought).collect()
 }
 
 fn archive_of(package: &str, folder: &Path) -> Option<PathBuf> {

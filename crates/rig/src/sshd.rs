@@ -70,7 +70,7 @@ impl Client {
     }
 
     fn start_server(&self, host: &Host) {
-        host.unpack(&PACKAGES);
+        host.unpack(&PACKAGES).unwrap_or_else(|error| panic!("{error}"));
         let key = fs::read_to_string(self.folder.path().join("key.pub")).expect("it was made");
         fs::write(host.path("/etc/ssh/rig_config"), SERVER).expect("the host takes it");
         fs::write(host.path("/etc/sudoers.d/deploy"), "deploy ALL=(root) NOPASSWD: ALL\n").expect("the host takes it");

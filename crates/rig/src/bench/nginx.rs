@@ -79,7 +79,7 @@ fn program() -> io::Result<PathBuf> {
     let folder = crate::workspace().join("target/packages/nginx");
     let program = folder.join("usr/sbin/nginx");
     if !program.exists() {
-        for archive in machine::downloaded(&["nginx"]) {
+        for archive in machine::downloaded(&["nginx"]).map_err(io::Error::other)? {
             let status = Command::new("dpkg-deb").arg("-x").arg(archive).arg(&folder).status()?;
             if !status.success() {
                 return Err(io::Error::other("dpkg-deb does not unpack what apt-get brought"));

@@ -20,7 +20,7 @@ impl OldWay {
     /// Where a file cannot be written.
     pub fn set_up(host: &Host) -> io::Result<Self> {
         // Into the host: the machine keeps what it has.
-        host.unpack(&PACKAGES);
+        host.unpack(&PACKAGES).map_err(io::Error::other)?;
         fs::write(host.path("/root/rsync.sh"), SCRIPT)?;
         fs::write(host.path("/etc/systemd/system/old-way.service"), UNIT)?;
         host.succeed("ldconfig; chmod +x /root/rsync.sh; systemctl daemon-reload");

@@ -59,7 +59,7 @@ impl Balancer {
     /// Puts it on a fresh host. It does not run yet.
     pub fn install() -> Self {
         let host = Host::boot();
-        host.unpack(&PACKAGES);
+        host.unpack(&PACKAGES).unwrap_or_else(|error| panic!("{error}"));
         fs::create_dir_all(host.path("/run/systemd/system/haproxy.service.d")).expect("the host takes it");
         let drop_in = host.path("/run/systemd/system/haproxy.service.d/rig.conf");
         fs::write(drop_in, DROP_IN).expect("the host takes it");

@@ -22,6 +22,7 @@ mod page;
 mod peers;
 mod plot;
 mod processor;
+mod scratch;
 mod served;
 mod serving;
 mod small;

@@ -1,11 +1,13 @@
 //! How small it is: its start, its memory, its files, and what it is made of.
 
 use std::{
-    fs, io,
+    io,
     path::Path,
     process::{Command, Stdio},
     time::Instant,
 };
+
+use tempfile::TempDir;
 
 use super::{
     Effort,
@@ -13,9 +15,9 @@ use super::{
     dependencies::{self, Dependency},
     figure::{Figure, in_turn},
     idle::Idle,
-    memory,
+    memory, scratch,
     served::{self, Way},
-    stage::{self, Stage, ms, timed},
+    stage::{self, Stage, ms},
 };
 use crate::{
     succession::{Runtime, Succession},
@@ -140,23 +142,20 @@ fn made_of(chapter: &mut Chapter) -> io::Result<()> {
 
 /// What a bundle is made of, into a folder where nothing is.
 fn cold_builds(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
-    let folder = crate::workspace().join("target/bench-cold");
-    let remove = || if folder.exists() { fs::remove_dir_all(&folder) } else { Ok(()) };
-    let mut seconds = Vec::new();
-    for _ in 0..effort.cold_builds {
-        remove()?;
-        let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-        command.args(["build", "--release", "--locked", "--quiet", "-p", "app", "-p", "releases", "--bins"]);
-        command.arg("--target-dir").arg(&folder).current_dir(crate::workspace());
-        let mut status = None;
-        seconds.push(timed(|| status = Some(command.status())) / 1e3);
-        if !status.is_some_and(|status| status.is_ok_and(|status| status.success())) {
-            return Err(io::Error::other("the cold build failed"));
-        }
-        remove()?;
-    }
+    let seconds = (0..effort.cold_builds).map(|_| cold_build()).collect::<io::Result<Vec<f64>>>()?;
     if !seconds.is_empty() {
         chapter.figures.push(Figure::new("a release build from nothing", "ours", "s", seconds));
     }
     Ok(())
+}
+
+fn cold_build() -> io::Result<f64> {
+    let folder = TempDir::new_in(scratch::folder()?)?;
+    let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    command.args(["build", "--release", "--locked", "--quiet", "-p", "app", "-p", "releases", "--bins"]);
+    command.arg("--target-dir").arg(folder.path()).current_dir(crate::workspace());
+    let began = Instant::now();
+    let status = command.status()?;
+    let seconds = began.elapsed().as_secs_f64();
+    if status.success() { Ok(seconds) } else { Err(io::Error::other(format!("the cold build ended with {status}"))) }
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Write},
     os::unix::fs::PermissionsExt,
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use std::{
 use releases::{ReleaseId, bundle::Contents};
 use tempfile::{NamedTempFile, TempPath};
 
+use super::scratch;
 use crate::{
     Host,
     subject::{BUNDLE, Subject},
@@ -24,9 +26,10 @@ const MOUNT: &str = "
     mknod /dev/bench-disk b $(cat /sys/class/block/NAME/dev | tr : ' ')
     mkdir -p /mnt /opt/app
     mount /dev/bench-disk /mnt
-    mkdir /mnt/app
+    mkdir /mnt/app /mnt/srv
     cp -a /etc/systemd/system /mnt/units
     mount --bind /mnt/app /opt/app
+    mount --bind /mnt/srv /srv
     mount --bind /mnt/units /etc/systemd/system
 ";
 
@@ -36,26 +39,17 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Its store is on a disk.
+    /// Its store is on a disk, and so is /srv.
     ///
     /// # Errors
     /// Where the product does not build, or the disk cannot be made.
     ///
     /// # Panics
-    /// Where the host does not boot.
+    /// Where the host does not boot, or does not mount it.
     pub fn on_a_disk() -> io::Result<Self> {
-        let contents = contents()?;
-        let mut detached = Ok(String::new());
-        let device = disk()?;
-        let name = device.rsplit('/').next().unwrap_or_default();
-        let subject = Subject::boot(&contents, |host| {
-            let mounted = host.run(&MOUNT.replace("NAME", name));
-            // Its last user is now the host's mount, with which it ends, however this process ends.
-            detached = run("losetup", &["--detach", &device]);
-            assert!(mounted.code == 0, "{}: {}", host.name(), mounted.output);
-        })?;
-        detached?;
-        Ok(Self { subject })
+        let (contents, image) = (contents()?, image()?);
+        let mount = |host: &Host| mount(host, image.path()).unwrap_or_else(|error| panic!("{}: {error}", host.name()));
+        Ok(Self { subject: Subject::boot(&contents, mount)? })
     }
 
     /// All of it is in memory: for what waits for no disk.
@@ -76,6 +70,11 @@ impl Stage {
     /// A verb of the unpacked bundle's own tool, with its arguments.
     pub fn verb(&self, verb: &str) {
         self.host().succeed(&format!("{BUNDLE}/bin/releasectl {verb}"));
+    }
+
+    /// A hook of the unpacked bundle, as an agent runs it.
+    pub fn hook(&self, name: &str) {
+        self.subject.hook(name).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// The release that is current.
@@ -112,12 +111,20 @@ pub(super) fn contents() -> io::Result<Contents> {
 
 /// The shipped program, to be run on this machine.
 pub(super) fn program() -> io::Result<TempPath> {
-    let contents = contents()?;
-    let mut file = NamedTempFile::new()?;
-    file.write_all(contents.get("bin/app").unwrap_or_default())?;
+    let mut file = NamedTempFile::new_in(scratch::folder()?)?;
+    file.write_all(binary(&contents()?, "app")?)?;
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o755))?;
     // No program is started while it is open to be written.
     Ok(file.into_temp_path())
+}
+
+/// A program of the shipped product.
+///
+/// # Errors
+/// Where there is none of that name.
+pub(super) fn binary<'a>(contents: &'a Contents, name: &str) -> io::Result<&'a [u8]> {
+    let path = format!("bin/{name}");
+    contents.get(&path).ok_or_else(|| io::Error::other(format!("the bundle has no {path}")))
 }
 
 /// Milliseconds.
@@ -131,15 +138,22 @@ pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The device of ext4 in a file on this machine's disk, which has no name any more.
-fn disk() -> io::Result<String> {
-    let folder = crate::workspace().join("target/bench");
-    fs::create_dir_all(&folder)?;
-    let image = NamedTempFile::new_in(folder)?;
+/// ext4 in a file on this machine's disk; once it is mounted, it needs no name any more.
+fn image() -> io::Result<NamedTempFile> {
+    let image = NamedTempFile::new_in(scratch::folder()?)?;
     image.as_file().set_len(1 << 30)?;
-    let path = image.path().to_string_lossy();
-    run("mkfs.ext4", &["-q", &path])?;
-    Ok(run("losetup", &["--find", "--show", &path])?.trim().to_owned())
+    run("mkfs.ext4", &["-q", &image.path().to_string_lossy()])?;
+    Ok(image)
+}
+
+/// A loop device goes with its last user. That is the host's mount, which goes with the host, however this process ends: it
+/// is attached by hand for no longer than the mount takes.
+fn mount(host: &Host, image: &Path) -> io::Result<()> {
+    let device = run("losetup", &["--find", "--show", &image.to_string_lossy()])?;
+    let device = device.trim();
+    let mounted = host.run(&MOUNT.replace("NAME", device.trim_start_matches("/dev/")));
+    run("losetup", &["--detach", device])?;
+    if mounted.code == 0 { Ok(()) } else { Err(io::Error::other(mounted.output)) }
 }
 
 fn run(program: &str, arguments: &[&str]) -> io::Result<String> {

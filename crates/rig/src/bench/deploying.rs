@@ -6,13 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use releases::probe::{self, Address};
+use releases::{
+    ReleaseId,
+    probe::{self, Address},
+};
+use serde_json::Value;
 
 use super::{
     Effort,
     chapter::{Bound, Chapter, Goal},
     figure::Figure,
-    old_way::OldWay,
+    old_way::{self, OldWay},
     stage::{SOCKET, Stage, ms, timed},
     steps::Steps,
     syncs::Syncs,
@@ -21,10 +25,11 @@ use crate::Host;
 
 const ABOUT: &str = "On a real systemd host, the unit hardened as it is shipped, the store on ext4 in a file on this machine's \
     disk. Each verb was timed from outside of the host, entering it included, which takes some 5 ms of each; `systemctl start` \
-    of the same unit likewise. The first answer is that of /version on a fresh connection, asked for each millisecond. A \
-    validation asks for ten answers in a row and is told to watch no longer; a rollback is validated within. The script copies \
-    by rsync, flips by `ln -sfn` and restarts a unit without hardening on a disk in memory: nothing of it is verified or synced. \
-    Where the time goes is what the receipts say.";
+    of the same unit likewise, in turn with them, and nobody asks anything meanwhile. The first answer is of deployments and \
+    rollbacks of their own: that of /version on a fresh connection, asked for each millisecond. A validation asks for ten answers \
+    in a row and is told to watch no longer; a rollback is validated within. The script copies by rsync, flips by `ln -sfn` and \
+    restarts a unit without hardening, on the same disk: nothing of it is verified or synced. Where the time goes is what the \
+    receipts say.";
 const NOTE: &str = "Beyond the start, an activation compares every digest of the release (verify), writes what must outlive a power \
     cut (prepare, flip: each fsync(2) is counted below), and asks systemd twice and tells it once, each by a process of its own \
     (retire). A rollback validates as well: ten fresh connections are asked (answer), and the boot's unit and what has become too \
@@ -43,29 +48,26 @@ const ROLLBACK: &str = "releasectl rollback";
 /// Where a host does not boot, or a deployment fails.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
     let mut stage = Stage::on_a_disk()?;
-    let old_way = OldWay::set_up(stage.host())?;
+    let mut old_way = OldWay::set_up(stage.host());
     let (mut took, mut steps) = (Took::default(), [Steps::of("activate"), Steps::of("rollback")]);
     for n in 1..=effort.times {
-        eprintln!("a deployment and a rollback, {n} of {}", effort.times);
+        eprintln!("deployments and rollbacks, {n} of {}", effort.times);
         took.deploy(&mut stage, &mut steps[0]);
-        took.roll_back(&mut stage);
-        steps[1].add(stage.host());
-        stage.settle();
+        took.roll_back(&mut stage, &mut steps[1]);
         took.start.push(stage.start(&stage.extra(n)));
-        took.old_way.push(old_way.deploy(stage.host(), n));
+        old_way = old_way.and_then(|way| {
+            took.old_way.push(way.deploy(stage.host(), n)?);
+            Ok(way)
+        });
+        took.answer(&mut stage);
     }
     let syncs = Syncs::of_each_verb(&mut stage);
     let (goals, mut figures) = took.told();
     figures.extend(steps.into_iter().flat_map(Steps::figures));
     figures.extend(syncs.iter().flat_map(Syncs::figures));
-    Ok(Chapter {
-        title: "Deploying",
-        about: ABOUT.to_owned(),
-        figures,
-        curves: Vec::new(),
-        goals,
-        notes: vec![NOTE.to_owned()],
-    })
+    let lack = old_way.err().map(|error| format!("{} could not be had: {error}", old_way::NAME));
+    let notes = [NOTE.to_owned()].into_iter().chain(lack).collect();
+    Ok(Chapter { title: "Deploying", about: ABOUT.to_owned(), figures, curves: Vec::new(), goals, notes })
 }
 
 /// In milliseconds.
@@ -85,28 +87,38 @@ struct Took {
 impl Took {
     fn deploy(&mut self, stage: &mut Stage, steps: &mut Steps) {
         let id = stage.subject.next_revision();
-        let hook = |name| stage.subject.hook(name).unwrap_or_else(|error| panic!("{error}"));
-        let install = timed(|| hook("after-install"));
-        let (activate, first) = until_answered(stage.host(), id.as_str(), || hook("application-start"));
+        let install = timed(|| stage.hook("after-install"));
+        let activate = timed(|| stage.hook("application-start"));
         steps.add(stage.host());
-        let validate = timed(|| hook("validate-service"));
+        let validate = timed(|| stage.hook("validate-service"));
         self.install.push(install);
         self.activate.push(activate);
-        self.first_answer.push(first);
         self.validate.push(validate);
         self.sum.push(install + activate + validate);
         stage.subject.reported = Some(id);
+        stage.settle();
     }
 
-    fn roll_back(&mut self, stage: &mut Stage) {
-        let status = stage.host().succeed("releasectl status --json");
-        let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
-        let to = status["previous"].as_str().expect("there is a way back").to_owned();
+    fn roll_back(&mut self, stage: &mut Stage, steps: &mut Steps) {
+        let to = previous(stage.host());
+        self.rollback.push(timed(|| drop(stage.host().succeed("releasectl rollback"))));
+        steps.add(stage.host());
+        stage.subject.reported = Some(to);
+        stage.settle();
+    }
+
+    /// A deployment and a rollback while clients ask for each millisecond.
+    fn answer(&mut self, stage: &mut Stage) {
+        let id = stage.subject.next_revision();
+        stage.hook("after-install");
+        self.first_answer.push(until_answered(stage.host(), &id, || stage.hook("application-start")));
+        stage.hook("validate-service");
+        stage.settle();
+        let to = previous(stage.host());
         let back = || drop(stage.host().succeed("releasectl rollback"));
-        let (rollback, first) = until_answered(stage.host(), &to, back);
-        self.rollback.push(rollback);
-        self.back_again.push(first);
-        stage.subject.reported = to.parse().ok();
+        self.back_again.push(until_answered(stage.host(), &to, back));
+        stage.subject.reported = Some(to);
+        stage.settle();
     }
 
     fn told(self) -> (Vec<Goal>, Vec<Figure>) {
@@ -119,7 +131,7 @@ impl Took {
         let goals = goals.map(|(verb, figure)| Goal::of(format!("{verb}, beyond systemctl start"), BEYOND, figure));
         let until = "from nothing copied to serving";
         let serving = self.install.iter().zip(&self.activate).map(|(install, activate)| install + activate).collect();
-        let figures = vec![
+        let mut figures = vec![
             ours("hook after-install (install)", self.install),
             ours("hook application-start (activate)", self.activate),
             ours("from its beginning to the first answer of the new release", self.first_answer),
@@ -131,28 +143,36 @@ impl Took {
             activate,
             rollback,
             ours(until, serving),
-            Figure::new(until, "rsync, ln -sfn, restart of a plain unit", "ms", self.old_way),
         ];
+        if !self.old_way.is_empty() {
+            figures.push(Figure::new(until, old_way::NAME, "ms", self.old_way));
+        }
         (goals.into(), figures)
     }
 }
 
-/// How long `act` takes, and after how long a fresh connection is first answered by this release.
-fn until_answered(host: &Host, release: &str, act: impl FnOnce()) -> (f64, f64) {
+/// What a bare rollback goes back to.
+fn previous(host: &Host) -> ReleaseId {
+    let status = host.succeed("releasectl status --json");
+    let status: Value = serde_json::from_str(&status).expect("it is JSON");
+    status["previous"].as_str().and_then(|id| id.parse().ok()).expect("there is a way back")
+}
+
+/// After how many milliseconds of `act` a fresh connection is first answered by this release.
+fn until_answered(host: &Host, release: &ReleaseId, act: impl FnOnce()) -> f64 {
     let address = Address::Tcp(SOCKET.parse().expect("an address"));
     let began = Instant::now();
     thread::scope(|scope| {
         let asking = scope.spawn(|| {
             host.in_network(|| {
-                while probe::ask(&address).as_deref() != Ok(release) {
+                while probe::ask(&address).as_deref() != Ok(release.as_str()) {
                     assert!(began.elapsed() < PATIENCE, "{}: {release} never answered", host.name());
                     thread::sleep(PAUSE);
                 }
-                began.elapsed()
+                ms(began.elapsed())
             })
         });
         act();
-        let took = began.elapsed();
-        (ms(took), ms(asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+        asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

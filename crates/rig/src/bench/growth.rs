@@ -14,7 +14,7 @@ use super::{
     Effort,
     chapter::{Chapter, Curve},
     figure::Figure,
-    memory,
+    idle, memory,
     stage::{self, Stage, timed},
 };
 use crate::subject::BUNDLE;
@@ -38,6 +38,7 @@ const TIMES: usize = 3;
 /// # Panics
 /// Where a host does not boot, or a verb fails.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
+    idle::allow_many()?;
     let stage = Stage::in_memory()?;
     let (mut curves, mut notes) = (vec![releases(effort, &stage)?, history(effort, &stage)?], Vec::new());
     curves.push(files(effort, stage)?);

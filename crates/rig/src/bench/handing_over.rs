@@ -1,25 +1,33 @@
 //! Idle connections handed over to a fresh instance: how long that takes, who waits for it, and how it grows.
 
-use std::{io, net::SocketAddr, thread, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    ops::Range,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     Effort,
     chapter::{Bound, Chapter, Curve, Goal},
     figure::Figure,
-    idle::Idle,
+    idle::{self, Idle, Request},
     stage::{SOCKET, Stage, ms, timed},
 };
 use crate::Host;
 
 const ABOUT: &str = "On a real systemd host, all in memory. So many connections stand open, each with a request behind it. \
     `releasectl restart` is an activation of the release that is current, and hands them over; `systemctl start` of the same \
-    unit comes in turn with it. Then an instance is stopped by hand, while another is ready: from `systemctl stop` to its end. \
-    Meanwhile each client asks once, at a moment of its own within a second around the handover, or within as many as 2,000 requests a \
-    second take; the same time without one tells what the machine and the client themselves take.";
-/// In which each client asks once, at the least; the activation begins after a quarter of it.
-const WINDOW: Duration = Duration::from_secs(1);
+    unit comes in turn with it, and nobody asks anything meanwhile. Then an instance is stopped by hand, while another is ready: \
+    from `systemctl stop` to its end, nobody asking either. In an activation of its own, and as long without one, 2,000 requests \
+    a second are asked for two seconds, or until each connection has been asked once, each at a moment of its own: a connection \
+    is idle nearly all of the time. What the requests take without an activation is what the machine and the client themselves \
+    take.";
+/// In which clients ask, at the least; the activation begins after a quarter of it.
+const WINDOW: Duration = Duration::from_secs(2);
 /// More would measure the client, which is one thread.
-const REQUESTS_PER_SECOND: f64 = 2_000.0;
+const REQUESTS_PER_SECOND: usize = 2_000;
 const COUNTS: [usize; 3] = [10, 1_000, 10_000];
 const GONE: &str = "systemctl stop to the end of who had them, all handed over";
 const LONGEST: &str = "longest request on any of them";
@@ -27,6 +35,7 @@ const LONGEST: &str = "longest request on any of them";
 /// # Panics
 /// Where a host does not boot, an activation fails, or a connection is closed.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
+    idle::allow_many()?;
     let stage = Stage::in_memory()?;
     let address: SocketAddr = SOCKET.parse().expect("an address");
     let (mut idle, mut crowds) = (Idle::none()?, Vec::new());
@@ -61,45 +70,68 @@ struct Crowd {
     gone: Vec<f64>,
     longest: Vec<f64>,
     longest_without: Vec<f64>,
+    /// Rounds whose requests missed the activation, or its end: their longest tells nothing of it.
+    missed: usize,
 }
 
 impl Crowd {
-    fn window(&self) -> Duration {
-        WINDOW.max(Duration::from_secs_f64(self.count as f64 / REQUESTS_PER_SECOND))
-    }
-
     fn measure(&mut self, stage: &Stage, idle: &mut Idle, n: usize) -> io::Result<()> {
         self.start.push(stage.start(&stage.extra(n)));
-        self.longest_without.push(longest(&idle.ask_each(self.window())?));
-        let restart = || timed(|| drop(stage.host().succeed("releasectl restart")));
-        let (restart, longest) = asking(idle, self.window(), restart)?;
+        self.restart.push(timed(|| restart(stage)));
         stage.settle();
-        self.restart.push(restart);
-        self.longest.push(longest);
+        self.longest_without.push(longest(&self.ask(idle)?));
+        let (span, requests) = self.ask_around(idle, || restart(stage))?;
+        stage.settle();
+        self.longest.push(longest(&requests));
+        let are_there = requests.iter().any(|request| request.meets(&span));
+        let go_on = requests.iter().any(|request| request.began > span.end);
+        self.missed += usize::from(!are_there || !go_on);
         self.gone.push(stop_who_has_them(stage, n));
         // The one that nobody knows of hands them back.
-        stage.host().succeed("releasectl restart");
+        restart(stage);
         stage.settle();
         // All of them are there, and none has come to its idle limit when it goes on.
-        idle.ask_each(self.window())?;
-        Ok(())
+        self.ask(idle).map(drop)
+    }
+
+    /// As many a second, however many connections there are.
+    fn ask(&self, idle: &mut Idle) -> io::Result<Vec<Request>> {
+        let times = (REQUESTS_PER_SECOND * WINDOW.as_secs() as usize / self.count).max(1);
+        idle.ask_each(self.window(), times as u32)
+    }
+
+    fn window(&self) -> Duration {
+        WINDOW.max(Duration::from_secs(1) * self.count as u32 / REQUESTS_PER_SECOND as u32)
+    }
+
+    /// When `act` went on, and the requests that were asked around it.
+    fn ask_around(&self, idle: &mut Idle, act: impl FnOnce() + Send) -> io::Result<(Range<Instant>, Vec<Request>)> {
+        thread::scope(|scope| {
+            let act = scope.spawn(|| {
+                thread::sleep(self.window() / 4);
+                let began = Instant::now();
+                act();
+                began..Instant::now()
+            });
+            let requests = self.ask(idle)?;
+            Ok((act.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), requests))
+        })
+    }
+
+    fn tell_missed(&self) -> Option<String> {
+        let Self { count, missed, .. } = self;
+        let told =
+            || format!("{count} idle connections: in {missed} rounds no request met the activation, or came after it");
+        (*missed > 0).then(told)
     }
 }
 
-/// What `act` returns, and the longest of the requests that are asked around it.
-fn asking<T: Send>(idle: &mut Idle, window: Duration, act: impl FnOnce() -> T + Send) -> io::Result<(T, f64)> {
-    thread::scope(|scope| {
-        let act = scope.spawn(|| {
-            thread::sleep(window / 4);
-            act()
-        });
-        let took = idle.ask_each(window)?;
-        Ok((act.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), longest(&took)))
-    })
+fn restart(stage: &Stage) {
+    stage.host().succeed("releasectl restart");
 }
 
-fn longest(took: &[Duration]) -> f64 {
-    ms(took.iter().max().copied().unwrap_or_default())
+fn longest(requests: &[Request]) -> f64 {
+    ms(requests.iter().map(|request| request.took).max().unwrap_or_default())
 }
 
 /// By hand, so that its end is waited for.
@@ -118,7 +150,8 @@ fn serving(host: &Host) -> String {
 fn tell(crowds: Vec<Crowd>, chapter: &mut Chapter) {
     let (mut growth, mut waits) = (Vec::new(), Vec::new());
     for crowd in crowds {
-        let Crowd { count, start, restart, gone, longest, longest_without } = crowd;
+        chapter.notes.extend(crowd.tell_missed());
+        let Crowd { count, start, restart, gone, longest, longest_without, .. } = crowd;
         let name = |what: &str| format!("{what}, {count} idle connections");
         let figure = |what: String, whose: &str, values| Figure::new(what, whose, "ms", values);
         let restart = figure(name("an activation beside systemctl start"), "ours, releasectl restart", restart);

@@ -14,7 +14,7 @@ use super::{
     chapter::{Bound, Chapter, Goal},
     dependencies::{self, Dependency},
     figure::{Figure, in_turn},
-    idle::Idle,
+    idle::{self, Idle},
     memory, scratch,
     served::{self, Way},
     stage::{self, Stage, ms},
@@ -34,6 +34,7 @@ const MEGA: f64 = 1e6;
 /// # Panics
 /// Where a host does not boot, or an activation fails.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
+    idle::allow_many()?;
     let mut chapter = Chapter {
         title: "Small",
         about: ABOUT.to_owned(),

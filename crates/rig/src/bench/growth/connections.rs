@@ -36,7 +36,7 @@ fn grow(effort: Effort, server: &Way) -> io::Result<Vec<(usize, [Figure; 3])>> {
     for count in effort.counts(CONNECTIONS) {
         idle.open_until(count, served.address)?;
         let memory = served.resident() / 1024.0;
-        let asked = spent(&served, || idle.ask_each(WINDOW).map(drop))? / count as f64;
+        let asked = spent(&served, || idle.ask_each(WINDOW, 1).map(drop))? / count as f64;
         let at_rest = spent(&served, || {
             std::thread::sleep(WINDOW);
             Ok(())

@@ -16,7 +16,6 @@ mod idle;
 mod losing;
 mod machine;
 mod memory;
-mod nginx;
 mod old_way;
 mod page;
 mod peers;
@@ -29,6 +28,7 @@ mod small;
 mod stage;
 mod steps;
 mod syncs;
+mod turns;
 
 use std::{
     fs, io,

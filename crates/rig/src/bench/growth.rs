@@ -42,11 +42,11 @@ pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
     let stage = Stage::in_memory()?;
     let (mut curves, mut notes) = (vec![releases(effort, &stage)?, history(effort, &stage)?], Vec::new());
     curves.push(files(effort, stage)?);
-    let (connections, lack) = connections::curves(effort)?;
+    let (connections, lacks) = connections::curves(effort)?;
     let (deployments, note) = deployments::curves(effort)?;
     curves.extend(connections);
     curves.extend(deployments);
-    notes.extend(lack);
+    notes.extend(lacks);
     notes.extend([note, NOTE.to_owned()]);
     Ok(Chapter { title: "Growth", about: ABOUT.to_owned(), figures: Vec::new(), curves, goals: Vec::new(), notes })
 }

@@ -1,7 +1,7 @@
 //! Resident memory, as proc_pid_status(5) has it.
 
 use std::{
-    fs,
+    fs, io,
     path::Path,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -12,14 +12,18 @@ use crate::Host;
 
 const LOOK: Duration = Duration::from_millis(2);
 
-/// KiB of one process of this machine; none where it has ended.
-pub(super) fn of_process(pid: u32) -> f64 {
-    resident(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())
+/// KiB of one process of this machine.
+///
+/// # Errors
+/// Where it has ended.
+pub(super) fn of_process(pid: u32) -> io::Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    resident(&fs::read_to_string(&path)?).ok_or_else(|| io::Error::other(format!("{path}: the process has ended")))
 }
 
 /// KiB of all processes of a host that have this name.
 pub(super) fn of_all(host: &Host, name: &str) -> f64 {
-    statuses(&host.path("/proc"), name).map(|status| resident(&status)).sum()
+    statuses(&host.path("/proc"), name).filter_map(|status| resident(&status)).sum()
 }
 
 /// How many processes of a host have this name.
@@ -44,9 +48,10 @@ pub(super) fn most_while<T>(host: &Host, names: &[&str], act: impl FnOnce() -> T
     })
 }
 
-fn resident(status: &str) -> f64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0.0)
+/// None of a process that has ended and is not waited for yet.
+fn resident(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// What /proc/PID/status says of each.

@@ -1,78 +1,130 @@
 //! Servers that keep idle connections on this machine: ours, and its peers.
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::{memory, nginx::Nginx, processor, stage};
+use tempfile::TempPath;
+
+use super::{
+    idle::Idle,
+    memory,
+    peers::{self, Cell, version},
+    processor, stage,
+    turns::Turns,
+};
 use crate::{
+    host::in_network,
     succession::{Runtime, Succession},
     table::Server,
 };
 
-/// A server that runs; dropping it ends it.
+const NGINX: &str = include_str!("peers/small_nginx.conf");
+/// In a cell, where nothing else listens.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
+
+/// A server that runs, and the idle connections to it. Dropping it ends both.
 pub(super) struct Served {
-    pub address: SocketAddr,
+    idle: Idle,
     kept: Kept,
 }
 
 enum Kept {
     Succession(Succession),
-    Nginx(Nginx),
+    Cell(Cell),
+}
+
+/// What a server is started from.
+pub(super) enum Source {
+    Shipped(TempPath),
+    Built(PathBuf),
+    /// The system that has it.
+    Nginx(PathBuf),
+}
+
+/// All of them, each started as often as it is measured.
+///
+/// # Errors
+/// Where ours does not build.
+pub(super) fn all() -> io::Result<Turns<Source>> {
+    let (app, stock, nginx) = (stage::program()?, Server::Stock.build(), peers::root());
+    Ok(Turns::of("ours, as shipped", Source::Shipped(app))
+        .and(format!("axum::serve {}", version("axum")), stock.map(Source::Built))
+        .and(format!("nginx {}", version("nginx")), nginx.map(Source::Nginx)))
+}
+
+impl Source {
+    pub fn start(&self) -> io::Result<Served> {
+        let program = |program: &Path| Succession::start(program, Runtime::Shared).map(Kept::Succession);
+        let kept = match self {
+            Self::Shipped(path) => program(path)?,
+            Self::Built(path) => program(path)?,
+            Self::Nginx(root) => Kept::Cell(nginx(root)?),
+        };
+        Ok(Served { idle: Idle::none()?, kept })
+    }
+}
+
+fn nginx(root: &Path) -> io::Result<Cell> {
+    let mut cell = Cell::of(root)?;
+    fs::write(cell.path("nginx.conf"), NGINX)?;
+    cell.start("exec nginx -c /mnt/nginx.conf")?;
+    cell.wait_until("nginx listens", || TcpStream::connect(ADDRESS).is_ok())?;
+    Ok(cell)
 }
 
 impl Served {
-    pub fn program(program: &Path) -> io::Result<Self> {
-        let succession = Succession::start(program, Runtime::Shared)?;
-        Ok(Self { address: succession.address()?, kept: Kept::Succession(succession) })
+    /// Opens connections until there are so many, each with a request behind it.
+    ///
+    /// # Errors
+    /// Where one is refused, or closed.
+    pub fn open_until(&mut self, count: usize) -> io::Result<()> {
+        let Self { idle, kept } = self;
+        match kept {
+            Kept::Succession(succession) => idle.open_until(count, succession.address()?),
+            Kept::Cell(cell) => in_network(cell.leader(), || idle.open_until(count, ADDRESS)),
+        }
     }
 
-    pub fn nginx() -> io::Result<Self> {
-        let nginx = Nginx::start()?;
-        Ok(Self { address: nginx.address, kept: Kept::Nginx(nginx) })
+    /// One request on each within so long.
+    ///
+    /// # Errors
+    /// Where one was closed.
+    pub fn ask_each(&mut self, within: Duration) -> io::Result<()> {
+        self.idle.ask_each(within, 1).map(drop)
     }
 
     /// KiB of all its processes.
-    pub fn resident(&self) -> f64 {
-        self.processes().into_iter().map(memory::of_process).sum()
+    ///
+    /// # Errors
+    /// Where one of them has ended.
+    pub fn resident(&self) -> io::Result<f64> {
+        self.processes()?.into_iter().map(memory::of_process).sum()
     }
 
-    /// Of all its processes.
-    pub fn processor_time(&self) -> Duration {
-        self.processes().into_iter().map(processor::time_of).sum()
+    /// Time on the processor of all its processes while `act` goes on.
+    ///
+    /// # Errors
+    /// As `act`.
+    pub fn busy_while(&mut self, act: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<Duration> {
+        let before = self.processor_time()?;
+        act(self)?;
+        // A thread that ended meanwhile took what it had been counted for with it.
+        Ok(self.processor_time()?.saturating_sub(before))
     }
 
-    fn processes(&self) -> Vec<u32> {
+    fn processor_time(&self) -> io::Result<Duration> {
+        Ok(self.processes()?.into_iter().map(processor::time_of).sum())
+    }
+
+    fn processes(&self) -> io::Result<Vec<u32>> {
         match &self.kept {
-            Kept::Succession(succession) => vec![succession.pid()],
-            Kept::Nginx(nginx) => nginx.processes(),
+            Kept::Succession(succession) => Ok(vec![succession.pid()]),
+            // The cell's own process 1 only keeps it.
+            Kept::Cell(cell) => Ok(cell.processes()?.into_iter().filter(|pid| *pid != cell.leader()).collect()),
         }
     }
-}
-
-/// How a server is started, and whose it is.
-pub(super) struct Way {
-    pub whose: String,
-    pub start: Box<dyn Fn() -> io::Result<Served>>,
-}
-
-impl Way {
-    fn new(whose: impl Into<String>, start: impl Fn() -> io::Result<Served> + 'static) -> Self {
-        Self { whose: whose.into(), start: Box::new(start) }
-    }
-}
-
-/// All of them; and why one cannot be had.
-///
-/// # Errors
-/// Where ours, or `axum::serve` behind the same router, does not build.
-pub(super) fn all() -> io::Result<(Vec<Way>, Option<String>)> {
-    let (app, stock) = (stage::program()?, Server::Stock.build()?);
-    let mut ways = vec![
-        Way::new("ours, as shipped", move || Served::program(&app)),
-        Way::new("axum::serve", move || Served::program(&stock)),
-    ];
-    match Nginx::version() {
-        Ok(version) => ways.push(Way::new(version, Served::nginx)),
-        Err(error) => return Ok((ways, Some(format!("nginx could not be had: {error}")))),
-    }
-    Ok((ways, None))
 }

@@ -13,23 +13,25 @@ use super::{
     Effort,
     chapter::{Bound, Chapter, Goal},
     dependencies::{self, Dependency},
-    figure::{Figure, in_turn},
-    idle::{self, Idle},
-    memory, scratch,
-    served::{self, Way},
+    figure::Figure,
+    idle, memory, scratch,
+    served::{self, Source},
     stage::{self, Stage, ms},
+    turns::Turns,
 };
 use crate::{
     succession::{Runtime, Succession},
     table::Server,
 };
 
-const ABOUT: &str = "A start is from before fork to READY, on this machine without systemd; the shell that puts the socket where \
+const ABOUT: &str = "KB and MB are 10^3 and 10^6 bytes. A start is from before fork to READY, on this machine without systemd; the shell that puts the socket where \
     the program expects it is in it, and its own time stands beside it. Memory is VmRSS, of all processes: what the kernel \
     keeps for a socket is in none of it. That of an idle connection is what so many take more than none, each with one request \
     behind it. The idle instance and the activation are on a systemd host. Ours is \
     the shipped, static binary throughout; `axum::serve` has the same router, and nginx answers from its configuration.";
+const KILO: f64 = 1e3;
 const MEGA: f64 = 1e6;
+const KIB: f64 = 1024.0;
 
 /// # Panics
 /// Where a host does not boot, or an activation fails.
@@ -52,19 +54,22 @@ pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
     Ok(chapter)
 }
 
+/// Starts something, and says how many milliseconds that took.
+type Startup = Box<dyn FnMut() -> io::Result<f64>>;
+
 fn starts(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
-    let (app, stock) = (stage::program()?, Server::Stock.build()?);
-    let start = |program: &Path| -> io::Result<_> {
+    let startup = |program: &Path| -> io::Result<Startup> {
         let mut succession = Succession::start(program, Runtime::Shared)?;
-        Ok(move || Ok(ms(succession.activate()?.length())))
+        Ok(Box::new(move || Ok(ms(succession.activate()?.length()))))
     };
-    let (mut ours, mut stock) = (start(&app)?, start(&stock)?);
-    let what = "from before fork to READY, by a shell";
-    let mut ways: [(&str, &mut dyn FnMut() -> io::Result<f64>); 3] =
-        [("ours", &mut ours), ("axum::serve", &mut stock), ("the shell alone, and true(1)", &mut shell)];
-    let figures = in_turn(what, "ms", effort.times, &mut ways)?;
+    let (app, stock) = (stage::program()?, Server::Stock.build());
+    let mut turns = Turns::of("ours", startup(&app)?)
+        .and("axum::serve", stock.and_then(|stock| startup(&stock)))
+        .and("the shell alone, and true(1)", Ok(Box::new(shell)));
+    let figures = turns.figures("from before fork to READY, by a shell", "ms", effort.times, |start| start())?;
     chapter.goals.push(Goal::of("exec to READY, the shell included", Bound::AtMost(5.0), &figures[0]));
     chapter.figures.extend(figures);
+    chapter.notes.extend(turns.lacks());
     Ok(())
 }
 
@@ -80,12 +85,12 @@ fn shell() -> io::Result<f64> {
 fn on_a_host(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
     let stage = Stage::in_memory()?;
     let (mut idle, mut during) = (Vec::new(), Vec::new());
-    let mega = |kib: f64| kib * 1024.0 / MEGA;
     for _ in 0..effort.times {
         stage.settle();
-        idle.push(mega(memory::of_all(stage.host(), "app")));
+        assert_eq!(memory::count(stage.host(), "app"), 1, "{}: one instance serves", stage.host().name());
+        idle.push(memory::of_all(stage.host(), "app") * KIB / MEGA);
         let activate = || drop(stage.host().succeed("releasectl restart"));
-        during.push(mega(memory::most_while(stage.host(), &["app", "releasectl"], activate).1));
+        during.push(memory::most_while(stage.host(), &["app", "releasectl"], activate).1 * KIB / MEGA);
     }
     let idle = Figure::new("resident memory, idle", "ours", "MB", idle);
     chapter.goals.push(Goal::of(&idle.what, Bound::AtMost(8.0), &idle));
@@ -95,36 +100,36 @@ fn on_a_host(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
 }
 
 fn idle_connections(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
-    let (servers, lack) = served::all()?;
-    let count = effort.most;
-    let each = |way: &Way| -> io::Result<f64> {
-        let (served, mut idle) = ((way.start)()?, Idle::none()?);
-        idle.open_until(1, served.address)?;
-        let one = served.resident();
-        idle.open_until(1 + count, served.address)?;
-        Ok((served.resident() - one) / count as f64)
-    };
-    let mut ways: Vec<_> = servers.iter().map(|server| (server.whose.as_str(), move || each(server))).collect();
-    let mut ways: Vec<(&str, &mut (dyn FnMut() -> io::Result<f64> + '_))> =
-        ways.iter_mut().map(|(whose, way)| (*whose, way as _)).collect();
+    let (mut servers, count) = (served::all()?, effort.most);
     let what = format!("memory of each of {count} idle connections");
-    let figures = in_turn(&what, "KiB", effort.rounds, &mut ways)?;
+    eprintln!("{what}");
+    let figures = servers.figures(&what, "KB", effort.rounds, |source| each(source, count))?;
     chapter.goals.push(Goal::of(what, Bound::AtMost(8.0), &figures[0]));
     let ratios: Vec<Figure> = figures[1..].iter().map(|peer| figures[0].ratio_to(peer)).collect();
     chapter.figures.extend(figures.into_iter().chain(ratios));
-    chapter.notes.extend(lack);
+    chapter.notes.extend(servers.lacks());
     Ok(())
+}
+
+/// KB that each of so many connections takes.
+fn each(source: &Source, count: usize) -> io::Result<f64> {
+    let mut served = source.start()?;
+    served.open_until(1)?;
+    let one = served.resident()?;
+    served.open_until(1 + count)?;
+    Ok((served.resident()? - one) * KIB / KILO / count as f64)
 }
 
 fn sizes(chapter: &mut Chapter) -> io::Result<()> {
     let contents = stage::contents()?;
     let bundle = contents.pack("bench").map_err(io::Error::other)?;
-    let size = |path: &str| contents.get(path).map_or(0, <[u8]>::len);
-    let figure = |what: &str, bytes: usize| Figure::new(what, "ours", "MB", vec![bytes as f64 / MEGA]);
-    let (bundle, releasectl) = (figure("bundle", bundle.archive.len()), figure("releasectl", size("bin/releasectl")));
+    let figure = |what: &str, bytes: &[u8]| Figure::new(what, "ours", "MB", vec![bytes.len() as f64 / MEGA]);
+    let bundle = figure("bundle", &bundle.archive);
+    let releasectl = figure("releasectl", stage::binary(&contents, "releasectl")?);
     chapter.goals.push(Goal::of("bundle", Bound::AtMost(6.0), &bundle));
     chapter.goals.push(Goal::of("releasectl", Bound::AtMost(3.0), &releasectl));
-    chapter.figures.extend([bundle, releasectl, figure("the example app's binary", size("bin/app"))]);
+    let app = figure("the example app's binary", stage::binary(&contents, "app")?);
+    chapter.figures.extend([bundle, releasectl, app]);
     Ok(())
 }
 

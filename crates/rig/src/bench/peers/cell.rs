@@ -162,7 +162,10 @@ impl Cell {
     }
 
     /// Those that have its process table, and not only its network.
-    fn processes(&self) -> io::Result<Vec<u32>> {
+    ///
+    /// # Errors
+    /// Where /proc cannot be read.
+    pub fn processes(&self) -> io::Result<Vec<u32>> {
         let table = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let ours = table(self.leader);
         let all = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());

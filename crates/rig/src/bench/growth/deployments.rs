@@ -10,26 +10,24 @@ use super::super::{
 };
 use crate::soak::Holdings;
 
-/// One for fifty of what other curves go to: a deployment takes most of a second. `just soak` does a thousand.
-const OF_MOST: usize = 50;
+/// One for ten of what other curves go to: a deployment takes a good part of a second.
+const OF_MOST: usize = 10;
 /// What stays flat on a host that does nothing but this.
 const FLAT: [&str; 4] = ["units of systemd", "inodes", "control groups", "memory of systemd, KiB"];
 
-/// How long an activation takes, and what the host holds, after so many; and a note of how many they were.
-pub(super) fn curves(effort: Effort) -> io::Result<(Vec<Curve>, String)> {
+/// How long an activation takes, and what the host holds, after so many.
+pub(super) fn curves(effort: Effort) -> io::Result<Vec<Curve>> {
     let mut stage = Stage::in_memory()?;
     let last = effort.most / OF_MOST;
     let (mut activations, mut holdings) = (Vec::new(), Vec::new());
-    let marks: Vec<usize> = effort.counts(last).chain([last]).collect();
+    let marks: Vec<usize> = effort.counts(last).collect();
     for count in 1..=last {
         let id = stage.subject.next_revision();
-        let hook = |name| stage.subject.hook(name).unwrap_or_else(|error| panic!("{error}"));
-        hook("after-install");
-        let took = timed(|| hook("application-start"));
-        hook("validate-service");
+        stage.hook("after-install");
+        activations.push(timed(|| stage.hook("application-start")));
+        stage.hook("validate-service");
         stage.subject.reported = Some(id);
-        activations.push(took);
-        if marks.contains(&count) && holdings.last().is_none_or(|(before, _)| *before < count) {
+        if marks.contains(&count) {
             eprintln!("{count} deployments");
             holdings.push((count, Holdings::of(stage.host())));
         }
@@ -44,8 +42,5 @@ pub(super) fn curves(effort: Effort) -> io::Result<(Vec<Curve>, String)> {
         flat.map(|(name, value)| (*count, figure(name, "", vec![value]))).collect::<Vec<_>>()
     });
     let curves = vec![curve("an activation over deployments", took), curve("what the host holds", held.collect())];
-    Ok((
-        curves,
-        format!("{last} deployments were made in a row; `just soak` makes a thousand, and compares all of it."),
-    ))
+    Ok(curves)
 }

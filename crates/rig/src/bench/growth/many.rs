@@ -43,12 +43,24 @@ impl Many {
         Ok(Self { n: n.max().unwrap_or(0), base, units, current })
     }
 
-    /// Adds so many releases, each deployed after the other and validated, and the one that is current deployed again.
-    pub fn add(&mut self, count: usize) -> io::Result<()> {
+    /// How many releases there are.
+    pub fn releases(&self) -> io::Result<usize> {
+        let names = fs::read_dir(self.base.join("releases"))?.flatten().map(|entry| entry.file_name());
+        Ok(names.filter(|name| !name.to_string_lossy().starts_with('.')).count())
+    }
+
+    /// How many receipts there are.
+    pub fn receipts(&self) -> io::Result<usize> {
+        Ok(fs::read_to_string(self.base.join(RECEIPTS))?.lines().count())
+    }
+
+    /// Adds releases until there are so many, each deployed after the other and validated, and the one that is current
+    /// deployed again.
+    pub fn fill_releases(&mut self, count: usize) -> io::Result<()> {
         let (current, mut before) = (self.current.clone(), self.current.clone());
         let mut lines = Vec::new();
-        for n in 0..count {
-            let id = self.link(&format!("one of {count}: {n}"))?;
+        for n in self.releases()?..count {
+            let id = self.link(&format!("{n} of {count}"))?;
             lines.push(Record::Installation { installed: id.clone(), time: LONG_AGO });
             lines.extend(self.deployed(&before, &id));
             before = id;
@@ -59,16 +71,10 @@ impl Many {
 
     /// Adds receipts of restarts, with what the log has of them, until there are so many.
     pub fn fill_receipts(&mut self, count: usize) -> io::Result<()> {
-        let path = self.base.join(RECEIPTS);
-        let written = fs::read_to_string(&path)?;
-        let template = written.lines().rev().find_map(|line| {
-            let receipt: Value = serde_json::from_str(line).ok()?;
-            receipt.get("receipt").is_some().then_some(receipt)
-        });
-        let mut receipt = template.ok_or_else(|| io::Error::other("no receipt was written"))?;
+        let mut receipt = self.last_receipt()?;
         (receipt["verb"], receipt["outcome"]) = ("restart".into(), "done".into());
         let (mut receipts, mut log, current) = (Vec::new(), Vec::new(), self.current.clone());
-        for _ in written.lines().count()..count {
+        for _ in self.receipts()?..count {
             let [activation, _] = self.deployed(&current, &current);
             receipt["receipt"] = self.n.into();
             receipts.push(receipt.clone());
@@ -76,6 +82,12 @@ impl Many {
         }
         self.append(LOG, &log)?;
         self.append(RECEIPTS, &receipts)
+    }
+
+    fn last_receipt(&self) -> io::Result<Value> {
+        let written = fs::read_to_string(self.base.join(RECEIPTS))?;
+        let receipt = |line| serde_json::from_str(line).ok().filter(|receipt: &Value| receipt.get("receipt").is_some());
+        written.lines().rev().find_map(receipt).ok_or_else(|| io::Error::other("no receipt was written"))
     }
 
     fn deployed(&mut self, from: &ReleaseId, to: &ReleaseId) -> [Record; 2] {

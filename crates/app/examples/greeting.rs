@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn router() -> Router {
-    let greeting = Router::new().route("/", get(|| async { GREETING })).route("/64k", get(|| async { LARGE }));
+    let greeting = Router::new().route("/", get(|| async { GREETING })).route("/large", get(|| async { LARGE }));
     // Asked by `serve` before it accepts anything.
     greeting.route("/readyz", get(|| async { "ok" }))
 }
@@ -99,7 +99,7 @@ async fn served_by_hyper() -> Result<(), Box<dyn Error>> {
 async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     Ok(match request.uri().path() {
         "/" => Response::new(Body::from(GREETING)),
-        "/64k" => Response::new(Body::from(LARGE)),
+        "/large" => Response::new(Body::from(LARGE)),
         _ => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_FOUND;

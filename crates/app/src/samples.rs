@@ -24,10 +24,13 @@ const PERIOD: Duration = Duration::from_millis(100);
 const COME_BACK: Duration = Duration::from_millis(10);
 /// How long a client of `/ws` has to answer a close.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// All of it is x.
+const LARGE: Bytes = Bytes::from_static(&[b'x'; 64 << 10]);
 
 pub fn routes() -> Router {
     Router::new()
         .route("/slow", get(slow))
+        .route("/large", get(large))
         .route("/stream", get(chunks))
         .route("/upload", post(upload))
         .route("/events", get(events))
@@ -43,6 +46,11 @@ struct Slow {
 async fn slow(Query(Slow { ms }): Query<Slow>) -> String {
     sleep(Duration::from_millis(ms)).await;
     format!("after {ms} ms\n")
+}
+
+/// The response is long on its way to a slow client, though the handler has done its part.
+async fn large() -> Bytes {
+    LARGE
 }
 
 #[derive(Deserialize)]
@@ -111,7 +119,10 @@ async fn echo(mut socket: WebSocket, mut retiring: Retiring) {
 mod tests {
     use axum::{
         body::to_bytes,
-        http::{Request, header::CONTENT_TYPE},
+        http::{
+            Request,
+            header::{CONTENT_LENGTH, CONTENT_TYPE},
+        },
         response::Response,
     };
     use tower::ServiceExt;
@@ -130,6 +141,13 @@ mod tests {
     async fn a_stream_has_ten_chunks_a_second() {
         let body = text(ask(Request::get("/stream?secs=2").body(Body::empty()).unwrap()).await).await;
         assert_eq!((body.lines().count(), body.lines().last()), (20, Some("20 of 20")));
+    }
+
+    #[tokio::test]
+    async fn a_large_response_is_64_kib_and_says_so() {
+        let response = ask(Request::get("/large").body(Body::empty()).unwrap()).await;
+        assert_eq!(response.headers()[CONTENT_LENGTH], "65536");
+        assert_eq!(text(response).await, "x".repeat(65_536));
     }
 
     #[tokio::test]

@@ -57,6 +57,14 @@ pub fn make(workspace: &Path, label: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Builds some of the workspace, named in cargo's words, as what a bundle ships; returns the folder that it is in.
+///
+/// # Errors
+/// Where cargo fails.
+pub fn build(workspace: &Path, what: &[&str]) -> Result<PathBuf> {
+    compile(workspace, &target_folder(workspace), what, &[])
+}
+
 /// The bundle that was given, or one of this checkout.
 ///
 /// # Errors
@@ -72,7 +80,7 @@ impl Contents {
     /// As [`make`].
     pub fn build(workspace: &Path) -> Result<Self> {
         let mut contents = Self { commit: commit(workspace), ..Self::default() };
-        let binaries = compile(workspace, &target_folder(workspace), &BINARIES, &[])?;
+        let binaries = build(workspace, &BINARIES)?;
         for name in ["app", "releasectl"] {
             contents.add(&format!("bin/{name}"), EXECUTABLE, &binaries.join(name))?;
         }

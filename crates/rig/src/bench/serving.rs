@@ -1,177 +1,154 @@
 //! Requests per second of the server's processor time, and instructions for each.
 
+mod answer;
 mod callgrind;
+mod comparison;
 mod generator;
+mod subject;
 
-use std::{
-    io::{self, Read, Write},
-    net::TcpStream,
-    path::Path,
+use std::{io, iter};
+
+use self::{
+    answer::Answer,
+    comparison::{Comparison, title},
+    generator::{Generator, Tool},
+    subject::{Programs, Subject},
 };
-
-use self::generator::{Generator, Protocol};
 use super::{
     Effort,
     chapter::{Bound, Chapter, Goal},
-    figure::{Figure, in_turn},
-    peers::{Cell, Kind, Peer, version},
+    figure::{Figure, short},
+    peers::version,
 };
-use crate::{
-    machine,
-    table::{self, Server},
-};
+use crate::machine;
 
 const NEEDED: [(&str, &str); 2] = [("/usr/bin/h2load", "nghttp2-client"), ("/usr/bin/valgrind", "valgrind")];
-const GREETING: &str = "Hello, world!\n";
-/// All of it is x.
-const LARGE: usize = 64 << 10;
 const SHIPPED: &str = "ours, as shipped";
 const BARE: &str = "ours, bare serve";
-/// Where the time goes, and what was tried.
+/// Where the time goes, and what was tried. What callgrind counts in this run stands beside them.
 const NOTES: [&str; 2] = [
     "What the bare crate does beyond axum::serve with the same router: it notes where each message begins and ends, by which a \
      connection can leave between two of them and lose none, and gives each request two extensions, who asks and whether its \
-     instance retires. Seen once by callgrind, for a greeting: 16,115 instructions and 17 allocations, beside 13,724 and 13 of \
-     axum::serve, and 8,234 and 2 of hyper without a router. It was 19,386 and 23, before these were taken out: endpoints that \
-     were made for each request, a search byte by byte for the end of a head, a second buffer of a small response, three wakers \
-     that were compared at each turn, a layer that put down the route, a boxed future, ten reference counts, and two counters \
-     that all threads wrote to.",
-    "What the app does beyond the bare crate: tower-http's seven layers took 18,500 instructions and 19 allocations of a greeting, \
-     10,100 of them for a span that is formatted whether anything is logged or not; a timer was set before the handler was \
-     asked, an id took a system call, and a body that stays as it is three boxes. One layer of the app's own does each of it \
-     where it is needed, for 7,800 and 9; its tests hold its answers to those of tower-http.",
+     instance retires. Seen by callgrind on 2026-11-26, for a greeting, of builds that were not static: 16,115 instructions and \
+     17 allocations, beside 13,724 and 13 of axum::serve, and 8,234 and 2 of hyper without a router. It was 19,386 and 23, \
+     before these were taken out: endpoints that were made for each request, a search byte by byte for the end of a head, a \
+     second buffer of a small response, three wakers that were compared at each turn, a layer that put down the route, a \
+     boxed future, ten reference counts, and two counters that all threads wrote to.",
+    "What the app does beyond the bare crate, seen on 2026-11-26, too: tower-http's seven layers took 18,500 instructions and 19 \
+     allocations of a greeting, 10,100 of them for a span that is formatted whether anything is logged or not; a timer was set \
+     before the handler was asked, an id took a system call, and a body that stays as it is three boxes. One layer of the \
+     app's own does each of it where it is needed, for 7,800 and 9; its tests hold its answers to those of tower-http.",
 ];
 /// What the goals are of.
-const USUAL: Generator = Generator { protocol: Protocol::Http1, connections: 64 };
-
-/// A server, alone in its cell.
-struct Subject {
-    whose: String,
-    cell: Cell,
-}
+const USUAL: Generator = Generator { tool: Tool::Wrk, connections: 64 };
+/// The same by another tool: what looks too good is checked.
+const CHECK: Generator = Generator { tool: Tool::H2loadHttp1, connections: 64 };
+const OTHERS: [Generator; 4] = [
+    Generator { tool: Tool::H2load, connections: 1 },
+    Generator { tool: Tool::Wrk, connections: 1 },
+    Generator { tool: Tool::Wrk, connections: 2_000 },
+    Generator { tool: Tool::H2load, connections: 64 },
+];
+/// As far as two tools' ratios may lie apart to agree: the goal is a twentieth above 1.
+const NEAR: f64 = 0.05;
 
 /// # Errors
-/// Where a server does not build, start or answer as it must, or a generator cannot be had.
+/// Where a server of ours, axum's or hyper's does not build, start or answer as it must, or a generator cannot be had.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
-    prepare()?;
-    let (mut notes, greeting) = (NOTES.map(str::to_owned).to_vec(), greeting()?);
-    let subjects = subjects(&greeting, &mut notes)?;
-    let mut figures = Vec::new();
-    for generator in generators(effort) {
-        figures.extend(compare(&subjects, generator, "/", effort)?);
+    machine::need(&NEEDED).map_err(io::Error::other)?;
+    let programs = Programs::build()?;
+    let (subjects, lacks) = Subject::all(&programs)?;
+    let notes = NOTES.into_iter().map(str::to_owned).chain(lacks).collect();
+    let mut chapter = Chapter {
+        title: "Serving",
+        about: about(effort),
+        figures: Vec::new(),
+        curves: Vec::new(),
+        goals: Vec::new(),
+        notes,
+    };
+    for generator in [USUAL, CHECK].into_iter().chain(others(effort)) {
+        compare(&subjects, Answer::Greeting, generator, effort, &mut chapter)?;
     }
-    let axum = axum();
-    let (mut ratios, mut goals) = (Vec::new(), Vec::new());
-    for (one, other, least) in [(BARE, axum.as_str(), 1.05), (SHIPPED, BARE, 0.85)] {
-        let ratio = usual(&figures, one).ratio_to(usual(&figures, other));
-        goals.push(Goal::of(format!("{}, {USUAL}", ratio.whose), Bound::AtLeast(least), &ratio));
-        ratios.push(ratio);
+    hold_against_the_goals(&mut chapter);
+    for generator in iter::once(USUAL).chain(others(effort)) {
+        compare(&subjects, Answer::Large, generator, effort, &mut chapter)?;
     }
-    figures.extend(ratios);
-    for generator in generators(effort) {
-        // The app has no such route.
-        figures.extend(compare(&subjects[1..], generator, "/64k", effort)?);
-    }
-    figures.extend(callgrind::instructions(&greeting, &axum, effort)?);
-    let about = format!(
-        "Requests a second, divided by the processor time that all of the server's processes took (/proc/PID/stat), so that the \
-         load generator's share does not count; {} s each, by wrk and h2load (ten streams at once), on a loopback of its own. \
-         The app has its layers, its metrics and its default log level; the bare crate and axum::serve have the same router. \
-         64 KiB come from memory, but from a file for nginx and Caddy.",
-        effort.busy.as_secs().max(1)
-    );
-    Ok(Chapter { title: "Serving", about, figures, curves: Vec::new(), goals, notes })
+    chapter.figures.extend(callgrind::instructions(&programs, effort)?);
+    Ok(chapter)
 }
 
 /// # Errors
-/// Where a generator cannot be had, or the small servers do not build.
+/// Where a generator cannot be had, or what is measured does not build.
 pub(super) fn prepare() -> io::Result<()> {
     machine::need(&NEEDED).map_err(io::Error::other)?;
-    greeting().map(drop)
+    Programs::build().map(drop)
 }
 
-/// What a goal is of.
-fn usual<'a>(figures: &'a [Figure], whose: &str) -> &'a Figure {
-    let is_it = |figure: &&Figure| figure.what == title(USUAL, "/") && figure.whose == whose;
-    figures.iter().find(is_it).expect("it is always measured")
+fn about(effort: Effort) -> String {
+    format!(
+        "Requests a second, divided by the processor time that all of the server's processes took (/proc/PID/stat), so that the \
+         load generator's share does not count; {} s each after a second that does not count, the next one first in each \
+         round, by wrk and h2load (ten streams at once), on a loopback of its own. Opening and closing the connections is in \
+         it, to the end. How many processors a server kept busy meanwhile stands beside the goals: below one, it waited for the \
+         generator at times, and waking up is in its figure. The app is the shipped binary with its layers, its metrics, its \
+         default log level and a runtime directory; of a systemd host it lacks the sandbox, whose filter looks at each system \
+         call, the limits of a control group, the watchdog and the journal. The bare crate, axum::serve and hyper are built as it \
+         is, and static, too; the first two have the same router. 64 KiB come from memory, but from a file for nginx and \
+         Caddy.",
+        effort.busy.as_secs().max(1)
+    )
+}
+
+/// Beside the goals' generator, and what checks it.
+fn others(effort: Effort) -> impl Iterator<Item = Generator> {
+    OTHERS.into_iter().take(if effort.is_whole() { OTHERS.len() } else { 1 })
+}
+
+fn compare(
+    subjects: &[Subject],
+    answer: Answer,
+    generator: Generator,
+    effort: Effort,
+    chapter: &mut Chapter,
+) -> io::Result<()> {
+    let Comparison { rates, busy, lacks } = Comparison::of(subjects, answer, generator, effort)?;
+    chapter.figures.extend(rates);
+    if matches!((answer, generator), (Answer::Greeting, USUAL | CHECK)) {
+        chapter.figures.extend(busy);
+    }
+    chapter.notes.extend(lacks);
+    Ok(())
+}
+
+fn hold_against_the_goals(chapter: &mut Chapter) {
+    let axum = axum();
+    let [bare, shipped, checked] = [(USUAL, BARE, axum.as_str()), (USUAL, SHIPPED, BARE), (CHECK, BARE, axum.as_str())]
+        .map(|(generator, one, other)| ratio(&chapter.figures, generator, one, other));
+    for (ratio, least) in [(&bare, 1.05), (&shipped, 0.85)] {
+        chapter.goals.push(Goal::of(format!("{}, {USUAL}", ratio.whose), Bound::AtLeast(least), ratio));
+    }
+    chapter.notes.push(agreement(&bare, &checked));
+    chapter.figures.extend([bare, shipped, checked]);
+}
+
+/// Of greetings.
+fn ratio(figures: &[Figure], generator: Generator, one: &str, other: &str) -> Figure {
+    let title = title(Answer::Greeting, generator);
+    let find = |whose| figures.iter().find(|figure| figure.what == title && figure.whose == whose);
+    let [one, other] = [one, other].map(|whose| find(whose).expect("it is always measured"));
+    one.ratio_to(other)
+}
+
+/// What two tools say of the same.
+fn agreement(wrk: &Figure, h2load: &Figure) -> String {
+    let agrees = (wrk.median() / h2load.median() - 1.0).abs() <= NEAR;
+    let verdict = if agrees { "they agree" } else { "they do not agree" };
+    format!("{}, {}: {wrk} by wrk, {h2load} by h2load; {verdict} within {} %", wrk.whose, wrk.what, short(NEAR * 100.0))
 }
 
 fn axum() -> String {
     format!("axum::serve {}", version("axum"))
-}
-
-fn greeting() -> io::Result<std::path::PathBuf> {
-    table::build(&["--package", "app", "--example", "greeting"])
-}
-
-/// The app first, which alone has no large answer.
-fn subjects(greeting: &Path, notes: &mut Vec<String>) -> io::Result<Vec<Subject>> {
-    let serve = |whose: String, program: &Path, arguments: &[&str]| {
-        let mut cell = Cell::of(Path::new("/"))?;
-        cell.serve(80, program, arguments)?;
-        Ok::<_, io::Error>(Subject { whose, cell })
-    };
-    let mut subjects = vec![
-        serve(SHIPPED.to_owned(), &Server::App.build()?, &[])?,
-        serve(BARE.to_owned(), greeting, &["serve"])?,
-        serve(axum(), greeting, &["axum"])?,
-        serve(format!("the same, tower-http {}", version("tower-http")), greeting, &["layers"])?,
-        serve(format!("hyper {}, no router", version("hyper")), greeting, &["hyper"])?,
-    ];
-    for kind in [Kind::Nginx, Kind::Caddy] {
-        match Peer::start(kind).map(Peer::into_cell) {
-            Ok(cell) => subjects.extend(cell.map(|cell| Subject { whose: kind.name(), cell })),
-            Err(error) => notes.push(format!("{} could not be had: {error}", kind.name())),
-        }
-    }
-    Ok(subjects)
-}
-
-fn generators(effort: Effort) -> Vec<Generator> {
-    let all = [
-        USUAL,
-        Generator { protocol: Protocol::Http2, connections: 1 },
-        Generator { protocol: Protocol::Http1, connections: 1 },
-        Generator { protocol: Protocol::Http1, connections: 2_000 },
-        Generator { protocol: Protocol::Http2, connections: 64 },
-    ];
-    all[..if effort.is_whole() { all.len() } else { 2 }].to_vec()
-}
-
-fn title(generator: Generator, path: &str) -> String {
-    format!("{}, {generator}", if path == "/" { "greeting" } else { "64 KiB" })
-}
-
-/// Each in turn; one that does not answer as it must is not measured at all.
-fn compare(subjects: &[Subject], generator: Generator, path: &str, effort: Effort) -> io::Result<Vec<Figure>> {
-    let body = if path == "/" { GREETING.into() } else { vec![b'x'; LARGE] };
-    for Subject { whose, cell } in subjects {
-        cell.wait_until(&format!("{whose} answers {path}"), || get(path).is_ok_and(|answer| is(&answer, &body)))?;
-    }
-    let measure = |cell: &Cell| {
-        let before = cell.processor_time()?;
-        let answered = generator.run(cell, path, effort.busy)?;
-        Ok(answered as f64 / (cell.processor_time()? - before))
-    };
-    let mut measures: Vec<_> = subjects.iter().map(|subject| move || measure(&subject.cell)).collect();
-    let names = subjects.iter().map(|subject| subject.whose.as_str());
-    let mut ways: Vec<(&str, &mut dyn FnMut() -> io::Result<f64>)> =
-        names.zip(&mut measures).map(|(name, measure)| (name, measure as _)).collect();
-    in_turn(&title(generator, path), "a second of processor time", effort.rounds, &mut ways)
-}
-
-/// What one fresh connection brings.
-fn get(path: &str) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect("127.0.0.1:80")?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: rig\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(answer)
-}
-
-fn is(answer: &[u8], body: &[u8]) -> bool {
-    let head = answer.strip_suffix(body).unwrap_or_default();
-    head.starts_with(b"HTTP/1.1 200 ") && head.ends_with(b"\r\n\r\n")
 }
 
 #[cfg(test)]
@@ -179,10 +156,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_a_whole_body_after_a_head_that_says_200() {
-        assert!(is(b"HTTP/1.1 200 OK\r\n\r\nab", b"ab"));
-        assert!(!is(b"HTTP/1.1 200 OK\r\n\r\naab", b"ab"));
-        assert!(!is(b"HTTP/1.1 503 No\r\n\r\nab", b"ab"));
-        assert!(!is(b"HTTP/1.1 200 OK\r\n\r\na", b"ab"));
+    fn two_tools_agree_where_their_ratios_lie_close() {
+        let ratio = |value| Figure::new("greeting", "ours / theirs", "", vec![value]);
+        assert_eq!(
+            agreement(&ratio(1.06), &ratio(1.03)),
+            "ours / theirs, greeting: 1.06 by wrk, 1.03 by h2load; they agree within 5 %"
+        );
+        assert!(agreement(&ratio(1.06), &ratio(0.99)).ends_with("they do not agree within 5 %"));
     }
 }

@@ -8,27 +8,31 @@ use std::{
     path::Path,
 };
 
-use super::{BARE, GREETING, SHIPPED};
+use super::{
+    BARE, SHIPPED,
+    answer::Answer,
+    axum,
+    subject::{Programs, serve},
+};
 use crate::{
     bench::{Effort, figure::Figure, figure::in_turn, peers::Cell},
     host::in_network,
-    table::Server,
 };
 
 /// What comes before: whatever is made once is made.
 const FIRST: usize = 100;
 const MORE: usize = 2_000;
 
-pub(super) fn instructions(greeting: &Path, axum: &str, effort: Effort) -> io::Result<Vec<Figure>> {
-    let (app, more) = (Server::App.build()?, MORE.min(effort.most));
+pub(super) fn instructions(Programs { app, greeting }: &Programs, effort: Effort) -> io::Result<Vec<Figure>> {
+    let (axum, more) = (axum(), MORE.min(effort.most));
     let measure = |program: &Path, arguments: &[&str]| {
         let (few, many) = (count(program, arguments, FIRST)?, count(program, arguments, FIRST + more)?);
         Ok((many as f64 - few as f64) / more as f64)
     };
     let mut ways: [(&str, &mut dyn FnMut() -> io::Result<f64>); 3] = [
-        (SHIPPED, &mut || measure(&app, &[])),
+        (SHIPPED, &mut || measure(app, &[])),
         (BARE, &mut || measure(greeting, &["serve"])),
-        (axum, &mut || measure(greeting, &["axum"])),
+        (&axum, &mut || measure(greeting, &["axum"])),
     ];
     in_turn("instructions for each greeting, HTTP/1.1, 1 connection", "", effort.rounds, &mut ways)
 }
@@ -37,9 +41,9 @@ pub(super) fn instructions(greeting: &Path, axum: &str, effort: Effort) -> io::R
 fn count(program: &Path, arguments: &[&str], requests: usize) -> io::Result<u64> {
     let mut cell = Cell::of(Path::new("/"))?;
     let log = cell.path("callgrind");
-    let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", &format!("--log-file={}", log.display())];
-    let program = program.to_str().ok_or_else(|| io::Error::other("a path is no UTF-8"))?;
-    cell.serve(80, Path::new("valgrind"), &[options.as_slice(), &[program], arguments].concat())?;
+    let log_file = format!("--log-file={}", log.display());
+    let valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", &log_file];
+    serve(&mut cell, &valgrind, program, arguments)?;
     in_network(cell.leader(), || ask(requests))?;
     cell.end()?;
     let said = fs::read_to_string(&log)?;
@@ -51,11 +55,11 @@ fn count(program: &Path, arguments: &[&str], requests: usize) -> io::Result<u64>
 /// One after the other, on one connection.
 fn ask(requests: usize) -> io::Result<()> {
     let mut stream = TcpStream::connect("127.0.0.1:80")?;
-    let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
+    let (body, mut received, mut buffer) = (Answer::Greeting.body(), Vec::new(), [0; 4096]);
     for _ in 0..requests {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: rig\r\n\r\n")?;
         received.clear();
-        while !received.ends_with(GREETING.as_bytes()) {
+        while !received.ends_with(&body) {
             match stream.read(&mut buffer)? {
                 0 => return Err(io::Error::other("the connection was closed")),
                 length => received.extend_from_slice(&buffer[..length]),

@@ -1,4 +1,4 @@
-//! Load generators that take less than the servers: wrk for HTTP/1.1, h2load for HTTP/2.
+//! Load generators that take less than the servers: wrk for HTTP/1.1, h2load for HTTP/2, and for HTTP/1.1 to check wrk.
 
 use std::{fmt, io, time::Duration};
 
@@ -9,15 +9,19 @@ const STREAMS: &str = "10";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Generator {
-    pub protocol: Protocol,
+    pub tool: Tool,
     pub connections: usize,
 }
 
+/// A program, and what it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    /// With prior knowledge.
-    Http2,
+pub(super) enum Tool {
+    /// HTTP/1.1.
+    Wrk,
+    /// HTTP/1.1, one request at a time on each connection, as wrk.
+    H2loadHttp1,
+    /// HTTP/2 with prior knowledge.
+    H2load,
 }
 
 impl Generator {
@@ -29,17 +33,15 @@ impl Generator {
         // Both count in whole seconds.
         let (seconds, connections) = (busy.as_secs().max(1).to_string(), self.connections.to_string());
         let url = format!("http://127.0.0.1{path}");
-        let (mut command, answered): (_, fn(&str) -> Option<u64>) = match self.protocol {
-            Protocol::Http1 => {
-                let mut command = cell.command("wrk");
-                command.args(["-t", "1", "-c", &connections, "-d", &seconds, "--timeout", "20", &url]);
-                (command, answered_by_wrk)
-            }
-            Protocol::Http2 => {
-                let mut command = cell.command("h2load");
-                command.args(["-t", "1", "-c", &connections, "-m", STREAMS, "-D", &seconds, &url]);
-                (command, answered_by_h2load)
-            }
+        let (mut command, answered): (_, fn(&str) -> Option<u64>) = match self.tool {
+            Tool::Wrk => (cell.command("wrk"), answered_by_wrk),
+            Tool::H2loadHttp1 | Tool::H2load => (cell.command("h2load"), answered_by_h2load),
+        };
+        command.args(["-t", "1", "-c", &connections]);
+        match self.tool {
+            Tool::Wrk => command.args(["-d", &seconds, "--timeout", "20", &url]),
+            Tool::H2loadHttp1 => command.args(["-D", &seconds, "--h1", &url]),
+            Tool::H2load => command.args(["-D", &seconds, "-m", STREAMS, &url]),
         };
         let output = command.output()?;
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -50,9 +52,13 @@ impl Generator {
 
 impl fmt::Display for Generator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = if self.protocol == Protocol::Http1 { "HTTP/1.1" } else { "HTTP/2" };
+        let (version, by) = match self.tool {
+            Tool::Wrk => ("HTTP/1.1", ""),
+            Tool::H2loadHttp1 => ("HTTP/1.1", ", by h2load"),
+            Tool::H2load => ("HTTP/2", ""),
+        };
         let (count, plural) = (self.connections, if self.connections == 1 { "" } else { "s" });
-        write!(f, "{version}, {count} connection{plural}")
+        write!(f, "{version}, {count} connection{plural}{by}")
     }
 }
 

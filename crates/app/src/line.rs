@@ -27,7 +27,8 @@ pub struct Line {
 impl Line {
     /// Of a request, which gets an id where its client has given it none.
     pub fn of(request: &mut Request) -> Self {
-        let given = request.headers().get(ID).cloned();
+        // A copy: what hyper has of it keeps the buffer that its head was read into, for as long as a response goes on.
+        let given = request.headers().get(ID).and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
         let id = given.unwrap_or_else(|| {
             let id = new_id();
             request.headers_mut().insert(ID, id.clone());
@@ -38,12 +39,6 @@ impl Line {
 
     pub fn id(&self) -> HeaderValue {
         self.id.clone()
-    }
-
-    /// For as long as a response goes on: an id from the client would keep the buffer that its head was read into.
-    pub fn kept(self) -> Self {
-        let id = HeaderValue::from_bytes(self.id.as_bytes()).unwrap_or(self.id);
-        Self { id, ..self }
     }
 }
 

@@ -58,9 +58,6 @@ pub async fn each(limit: Duration, mut request: Request, next: Next) -> Response
     if response.body().is_end_stream() {
         return response;
     }
-    // Only one that is all there already is sent at once.
-    let is_long = response.body().size_hint().exact().is_none();
-    let line = if is_long { line.map(Line::kept) } else { line };
     response.map(|body| Body::new(Sent { body, line }))
 }
 
@@ -182,6 +179,7 @@ mod tests {
         ServiceBuilderExt, catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
         request_id::MakeRequestUuid, timeout::TimeoutLayer, trace::TraceLayer,
     };
+    use tracing::Instrument;
 
     use super::*;
     use crate::line::tests::logged;
@@ -302,6 +300,8 @@ mod tests {
         let handler = async move || {
             tokio::task::yield_now().await;
             tracing::info!("handling");
+            let spawned = async { tracing::info!("spawned") }.instrument(crate::line::span());
+            tokio::spawn(spawned).await.unwrap();
             Body::from_stream(stream::poll_fn(move |_| broken()))
         };
         // One that has a length may break off as well: a proxy's.
@@ -313,9 +313,14 @@ mod tests {
         let request = Request::get("/").header(ID, "8").body(Body::empty()).unwrap();
         to_bytes(router.oneshot(request).await.unwrap().into_body(), usize::MAX).await.unwrap_err();
         let log = logged(|| {});
-        for (level, what) in [("INFO", "handling"), ("INFO", "sending"), ("ERROR", "response failed error=as it is to")]
-        {
-            let line = format!(r#"{level} request{{method=GET path="/" id="8"}}: {what}"#);
+        for (level, path, id, what) in [
+            ("INFO", "/", 8, "handling"),
+            ("INFO", "/", 8, "spawned"),
+            ("INFO", "/", 8, "sending"),
+            ("ERROR", "/", 8, "response failed error=as it is to"),
+            ("ERROR", "/proxied", 9, "response failed error=length limit exceeded"),
+        ] {
+            let line = format!(r#"{level} request{{method=GET path="{path}" id="{id}"}}: {what}"#);
             assert!(log.lines().any(|logged| logged.trim() == line), "{line}: {log}");
         }
     }

@@ -14,7 +14,7 @@ use super::{
     Effort,
     chapter::{Chapter, Curve},
     figure::Figure,
-    idle, memory,
+    memory,
     stage::{self, Stage, ms, timed},
 };
 use crate::subject::BUNDLE;
@@ -42,7 +42,6 @@ const TIMES: usize = 3;
 /// # Panics
 /// Where a host does not boot, or a verb fails.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
-    idle::allow_many()?;
     let stage = Stage::in_memory()?;
     let mut curves = vec![releases(effort, &stage)?, history(effort, &stage)?];
     curves.push(files(effort, stage)?);

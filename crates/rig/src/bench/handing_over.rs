@@ -12,7 +12,7 @@ use super::{
     Effort,
     chapter::{Bound, Chapter, Curve, Goal},
     figure::Figure,
-    idle::{self, Idle, Request},
+    idle::{Idle, Request},
     stage::{SOCKET, Stage, ms, timed},
 };
 use crate::Host;
@@ -35,7 +35,6 @@ const LONGEST: &str = "longest request on any of them";
 /// # Panics
 /// Where a host does not boot, an activation fails, or a connection is closed.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
-    idle::allow_many()?;
     let stage = Stage::in_memory()?;
     let address: SocketAddr = SOCKET.parse().expect("an address");
     let (mut idle, mut crowds) = (Idle::none()?, Vec::new());

@@ -66,7 +66,7 @@ pub(super) fn markdown(machine: &Machine, chapters: &[Chapter]) -> String {
     format!(
         "![Requests lost and connections closed in 100 releases, beside other ways](crates/rig/bench/lost.svg)\n\n\
          {date}, {processor}, {cores} cores, {memory_gib} GiB, Linux {kernel}, {system}; {}. All figures:\n\
-         [report.html](crates/rig/bench/report.html), [report.json](crates/rig/bench/report.json).\n\n{goals}",
+         [report.html](crates/rig/bench/report.html) (one file, to be downloaded), [report.json](crates/rig/bench/report.json).\n\n{goals}",
         versions.join(", ")
     )
 }

@@ -14,7 +14,7 @@ use super::{
     chapter::{Bound, Chapter, Goal},
     dependencies::{self, Dependency},
     figure::Figure,
-    idle, memory, scratch,
+    memory, scratch,
     served::{self, Source},
     stage::{self, Stage, ms},
     turns::Turns,
@@ -37,7 +37,6 @@ const KIB: f64 = 1024.0;
 /// # Panics
 /// Where a host does not boot, or an activation fails.
 pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
-    idle::allow_many()?;
     let mut chapter = Chapter {
         title: "Small",
         about: ABOUT.to_owned(),

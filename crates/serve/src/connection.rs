@@ -4,6 +4,9 @@
 //! *idle* between. What has begun to arrive is answered, whatever is signalled meanwhile. While a successor takes
 //! connections over, one that is fresh or idle goes to it as it is; a busy one does so as soon as it is idle. They go a few at a
 //! time, and whoever waits for its turn is served here meanwhile.
+//!
+//! One that stays idle *rests*: it is taken out of hyper, whose buffers are five times as large as all the rest of it, and is
+//! no more than a socket that is waited at.
 
 use std::{
     future::{Future, poll_fn},
@@ -33,6 +36,9 @@ use crate::{
 
 /// How long an idle connection is kept: longer than the 60 s for which balancers keep theirs, so that it is they who close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long an idle connection keeps its buffers: to make them anew takes a few microseconds, and most clients that ask often
+/// ask again within that.
+const RESTS_AFTER: Duration = Duration::from_millis(250);
 /// How long a request's head may take from its first byte on.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often an HTTP/2 client is asked whether it still lives.
@@ -43,7 +49,9 @@ const GREETING: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// Serves one connection until it has ended, or is another process's, or until what is left is cut.
-pub(crate) async fn serve(io: Io, routes: Routes, watch: Watch) {
+///
+/// In a box it is not once more in each of the futures that it goes through.
+pub(crate) async fn serve(io: Box<Io>, routes: Routes, watch: Watch) {
     tokio::select! {
         biased;
         () = watch.clone().cut() => {}
@@ -51,62 +59,73 @@ pub(crate) async fn serve(io: Io, routes: Routes, watch: Watch) {
     }
 }
 
-async fn converse(mut io: Io, routes: &Routes, mut watch: Watch) {
+async fn converse(mut io: Box<Io>, routes: &Routes, mut watch: Watch) {
     while let Some((parked, turn)) = serve_here(io, routes, &mut watch).await {
         let Err(refused) = watch.hand_over(parked, turn).await else { return };
         io = match Io::resume(refused, watch.clone()) {
-            Ok(io) => io,
+            Ok(io) => Box::new(io),
             Err(error) => return tracing::warn!(%error, "cannot take a connection back"),
         };
     }
 }
 
 /// Returns the connection where it is to be handed over and its turn has come, `None` where it has ended.
-async fn serve_here(mut io: Io, routes: &Routes, watch: &mut Watch) -> Option<(Parked, Turn)> {
-    let mut clock = Clock::new(watch.stage());
-    if io.is_fresh() {
-        match fresh(&mut io, watch, &mut clock).await {
-            Fresh::Speaks(Protocol::Http1) => {}
-            Fresh::Speaks(Protocol::Http2) => return http2(io, routes, watch).await,
-            Fresh::Leaves(turn) => return io.park(&[]).zip(Some(turn)),
-            Fresh::Ends => return io.shutdown().await.ok().and(None),
+async fn serve_here(mut io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Option<(Parked, Turn)> {
+    loop {
+        match waits(&mut io, watch).await {
+            // In boxes: what waits is to be no larger than it is.
+            Waits::Speaks(Protocol::Http1) => match Box::pin(http1(io, routes, watch)).await? {
+                Spoke::Rests(back) => io = back,
+                Spoke::Leaves(parked, turn) => return Some((parked, turn)),
+            },
+            Waits::Speaks(Protocol::Http2) => return Box::pin(http2(io, routes, watch)).await,
+            Waits::Leaves(turn) => return io.park(&[]).zip(Some(turn)),
+            Waits::Ends => return io.shutdown().await.ok().and(None),
         }
     }
-    http1(io, routes, watch, &mut clock).await
 }
 
-/// What becomes of a fresh connection.
-enum Fresh {
+/// What becomes of a connection that waits for its client.
+enum Waits {
     Speaks(Protocol),
     Leaves(Turn),
     Ends,
 }
 
-async fn fresh(io: &mut Io, watch: &mut Watch, clock: &mut Clock) -> Fresh {
+/// It is fresh, or rests.
+async fn waits(io: &mut Io, watch: &mut Watch) -> Waits {
     let (stream, exchange, turns) = (io.stream(), io.exchange(), watch.turns());
+    let mut clock = Clock::new(watch.stage(), Keeps::Connection);
     loop {
         let stage = watch.stage();
         clock.set(stage);
         let leaves = stage.hands_over() && !exchange.stays();
         tokio::select! {
             biased;
-            turn = turns.next(), if leaves => return Fresh::Leaves(turn),
-            sniffed = io.sniff() => return sniffed.map_or(Fresh::Ends, Fresh::Speaks),
+            turn = turns.next(), if leaves => return Waits::Leaves(turn),
+            spoken = io.spoken() => return spoken.map_or(Waits::Ends, Waits::Speaks),
             () = watch.leaves(stage) => {}
             // It has nothing that could be lost.
-            _ = clock.rings(&stream, &exchange) => return Fresh::Ends,
+            _ = clock.rings(&stream, &exchange) => return Waits::Ends,
         }
     }
 }
 
-async fn http1(io: Io, routes: &Routes, watch: &mut Watch, clock: &mut Clock) -> Option<(Parked, Turn)> {
+/// What becomes of an HTTP/1.1 connection that does not end here.
+enum Spoke {
+    /// Nothing is under way.
+    Rests(Box<Io>),
+    Leaves(Parked, Turn),
+}
+
+async fn http1(io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Option<Spoke> {
     let (stream, exchange, turns) = (io.stream(), io.exchange(), watch.turns());
     let (alive, answer) = (io.alive(), Answer::new(&io, routes.clone(), watch.clone()));
     let mut builder = http1::Builder::new();
     // The clocks are ours: they go on in the next process.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head::LIMIT);
     let mut connection = builder.serve_connection(TokioIo::new(io), answer).with_upgrades();
-    let mut turn = None;
+    let (mut turn, mut clock) = (None, Clock::new(watch.stage(), Keeps::Buffers));
     loop {
         let stage = watch.stage();
         clock.set(stage);
@@ -141,21 +160,18 @@ async fn http1(io: Io, routes: &Routes, watch: &mut Watch, clock: &mut Clock) ->
             next = turns.next(), if leaves && !busy && turn.is_none() => turn = Some(next),
             rung = clock.rings(&stream, &exchange) => match rung {
                 Rung::Late => return None,
-                Rung::Idle => {
-                    // hyper would wait on where it has an empty line, which comes before a head and is none (RFC 9112, 2.2).
-                    let mut io = connection.into_parts()?.io.into_inner();
-                    return io.shutdown().await.ok().and(None);
-                }
+                // Of a next message hyper has an empty line at most, which comes before a head and is none (RFC 9112, 2.2).
+                Rung::Idle => return connection.into_parts().map(|parts| Spoke::Rests(parts.io.into_inner())),
             },
         }
     }
     // Taken out of hyper between two messages, with what it has read of a next head.
     let http1::Parts { io, read_buf, service, .. } = connection.into_parts()?;
     drop((service, stream));
-    io.into_inner().park(&read_buf).zip(turn)
+    io.into_inner().park(&read_buf).zip(turn).map(|(parked, turn)| Spoke::Leaves(parked, turn))
 }
 
-/// What becomes of an HTTP/1.1 connection that is to leave.
+/// What becomes of an HTTP/1.1 connection in hyper.
 enum Served {
     Ended(hyper::Result<()>),
     Leaves,
@@ -166,28 +182,48 @@ enum Served {
 /// Tells when a connection's time is up, of one stage.
 struct Clock {
     stage: Stage,
+    keeps: Keeps,
     /// It may ring early: to set it at each request would cost more.
     sleep: Option<Pin<Box<Sleep>>>,
     /// Who is woken when it rings.
     waker: Option<Waker>,
 }
 
+/// What a clock is for.
+#[derive(Clone, Copy)]
+enum Keeps {
+    /// An idle connection, for as long as one is kept.
+    Connection,
+    /// What hyper has of one, until it rests.
+    Buffers,
+}
+
+impl Keeps {
+    /// When to look again where something has begun, or is there.
+    fn look_again(self) -> Duration {
+        match self {
+            Self::Connection => LAST_LOOK,
+            Self::Buffers => RESTS_AFTER,
+        }
+    }
+}
+
 /// Whose time is up.
 enum Rung {
-    /// Nothing of a request has arrived for as long as an idle connection is kept.
+    /// Nothing of a request has arrived for as long as what the clock keeps is kept.
     Idle,
     /// A head has begun and does not end.
     Late,
 }
 
 impl Clock {
-    fn new(stage: Stage) -> Self {
-        Self { stage, sleep: None, waker: None }
+    fn new(stage: Stage, keeps: Keeps) -> Self {
+        Self { stage, keeps, sleep: None, waker: None }
     }
 
     fn set(&mut self, stage: Stage) {
         if self.stage != stage {
-            *self = Self::new(stage);
+            *self = Self::new(stage, self.keeps);
         }
     }
 
@@ -221,10 +257,10 @@ impl Clock {
                 return Poll::Ready(Rung::Late);
             }
             // What a connection brings with it from another process may be there, and not be known to this one's reactor yet.
-            if !exchange.has_begun() && stream.unread() == 0 {
+            if exchange.is_at_boundary() && !exchange.has_begun() && stream.unread() == 0 {
                 return Poll::Ready(Rung::Idle);
             }
-            sleep.as_mut().reset(Instant::now() + LAST_LOOK);
+            sleep.as_mut().reset(Instant::now() + self.keeps.look_again());
         }
     }
 
@@ -240,7 +276,12 @@ impl Clock {
     /// The time counts from the end of the last response, and no grace is over before that has passed since it began.
     fn idle_until(&self, exchange: &Exchange) -> Instant {
         let idle_since = exchange.idle_since();
-        self.stage.grace().map_or_else(|| idle_since + IDLE_TIMEOUT, |(since, grace)| idle_since.max(since) + grace)
+        match self.keeps {
+            Keeps::Buffers => idle_since + RESTS_AFTER,
+            Keeps::Connection => {
+                self.stage.grace().map_or(idle_since + IDLE_TIMEOUT, |(since, grace)| idle_since.max(since) + grace)
+            }
+        }
     }
 }
 
@@ -250,7 +291,7 @@ fn rings(sleep: &mut Pin<Box<Sleep>>, context: &mut Context<'_>) -> Poll<()> {
 }
 
 /// It is never handed over: what its two ends know of each other is in hyper.
-async fn http2<T>(io: Io, routes: &Routes, watch: &mut Watch) -> Option<T> {
+async fn http2<T>(io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Option<T> {
     let (stream, exchange) = (io.stream(), io.exchange());
     let answer = Answer::new(&io, routes.clone(), watch.clone());
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -337,6 +378,9 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
+    /// Who hold a resting connection's exchange: its task twice, what counts it twice, and the test.
+    const RESTING: usize = 5;
+
     const TWO_CHUNKS: &[u8] =
         b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
 
@@ -345,6 +389,7 @@ mod tests {
         client: TcpStream,
         signal: Signal,
         counts: Arc<Counts>,
+        exchange: Arc<Exchange>,
     }
 
     impl Served {
@@ -362,8 +407,9 @@ mod tests {
             let (signal, watch) = drain::channel();
             let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
             let (io, counts) = (io(watch.clone(), watch.open(permit, idle_since).unwrap()), watch.counts());
-            tokio::spawn(serve(io, Routes::new(router), watch));
-            Self { client, signal, counts }
+            let exchange = io.exchange();
+            tokio::spawn(serve(Box::new(io), Routes::new(router), watch));
+            Self { client, signal, counts, exchange }
         }
 
         fn hands_over(&mut self) -> Offers {
@@ -379,6 +425,11 @@ mod tests {
             String::from_utf8_lossy(&bytes[..length]).into_owned()
         }
 
+        /// As long as it is with hyper, its handler's side holds it too.
+        fn rests(&self) -> bool {
+            Arc::strong_count(&self.exchange) == RESTING
+        }
+
         /// How long the client waits for the end.
         async fn ends_after(&mut self) -> Duration {
             let began = Instant::now();
@@ -390,6 +441,8 @@ mod tests {
     async fn pair() -> (TcpStream, Stream, Peer) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        // Where the clock stands still, 40 ms are an age: what it sends must not wait for what it has sent to be acknowledged.
+        client.set_nodelay(true).unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
         (client, Stream::Tcp(stream), Peer::Tcp(peer))
     }
@@ -410,6 +463,59 @@ mod tests {
             let took = served.ends_after().await.as_secs_f64();
             assert!((took - f64::from(left)).abs() < 0.1, "{asks} requests, then {took} s");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_stays_idle_is_taken_out_of_hyper_and_serves_on() {
+        let mut served = Served::accepted(hello()).await;
+        for _ in 0..3 {
+            sleep(RESTS_AFTER / 2).await;
+            assert!(served.rests());
+            for _ in 0..3 {
+                assert!(served.ask(GET).await.ends_with("hello"));
+                sleep(RESTS_AFTER / 2).await;
+                assert!(!served.rests());
+            }
+            sleep(2 * RESTS_AFTER).await;
+        }
+        let mut offers = served.hands_over();
+        assert!(timeout(SECOND, offers.recv()).await.unwrap().unwrap().parked.ahead.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_before_a_head_and_is_none_keeps_no_connection_from_resting() {
+        let mut served = Served::accepted(hello()).await;
+        assert!(served.ask(GET).await.ends_with("hello"));
+        // An empty line, in two halves.
+        for part in [b"\r", b"\n"] {
+            served.client.write_all(part).await.unwrap();
+            sleep(2 * RESTS_AFTER).await;
+            assert!(served.rests());
+        }
+        assert!(served.ask(GET).await.ends_with("hello"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_does_not_rest() {
+        let router = Router::new().route("/", post(async |body: String| body));
+        let mut served = Served::accepted(router).await;
+        let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n";
+        for part in [&head[..20], &head[20..], b"hel"] {
+            served.client.write_all(part).await.unwrap();
+            sleep(4 * RESTS_AFTER).await;
+            assert!(!served.rests());
+        }
+        assert!(served.ask(b"lo").await.ends_with("hello"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_while_it_rests_is_let_go() {
+        let mut served = Served::accepted(hello()).await;
+        assert!(served.ask(GET).await.ends_with("hello"));
+        sleep(2 * RESTS_AFTER).await;
+        drop(served.client);
+        sleep(SECOND).await;
+        assert_eq!(served.counts.connections(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -522,7 +628,7 @@ mod tests {
         let silent = || async { Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>()) };
         for path in ["/never", "/silent"] {
             let router = Router::new().route("/never", get(never)).route("/silent", get(silent));
-            let Served { mut client, counts, signal: _signal } = Served::accepted(router).await;
+            let Served { mut client, counts, signal: _signal, .. } = Served::accepted(router).await;
             client.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await.unwrap();
             sleep(SECOND).await;
             assert_eq!((counts.connections(), counts.requests()), (1, 1));

@@ -163,10 +163,6 @@ impl Io {
         self.open.alive()
     }
 
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.fresh
-    }
-
     pub(crate) fn peer(&self) -> Peer {
         self.peer.clone()
     }
@@ -181,8 +177,13 @@ impl Io {
         self.exchange.clone()
     }
 
-    /// Tells the protocol by the first bytes, which hyper reads again; `None` if the client ends first. Cancel safe.
-    pub(crate) async fn sniff(&mut self) -> Option<Protocol> {
+    /// Returns when the client has said what hyper is to read, in which protocol; `None` if it ends first. Cancel safe.
+    pub(crate) async fn spoken(&mut self) -> Option<Protocol> {
+        if self.fresh { self.sniff().await } else { self.goes_on().await.then_some(Protocol::Http1) }
+    }
+
+    /// Tells the protocol by the first bytes, which hyper reads again.
+    async fn sniff(&mut self) -> Option<Protocol> {
         loop {
             if let Some(protocol) = protocol_of(&self.ahead) {
                 self.fresh = false;
@@ -205,6 +206,11 @@ impl Io {
                 return None;
             }
         }
+    }
+
+    /// Whether there is more to read, as soon as that is known. Nothing is read.
+    async fn goes_on(&self) -> bool {
+        !self.ahead.is_empty() || poll_fn(|context| self.stream.poll_peek(context)).await.is_ok_and(|bytes| bytes > 0)
     }
 
     fn poll_http1(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

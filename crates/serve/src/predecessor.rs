@@ -206,7 +206,7 @@ impl Intake {
         let Travelling { fresh, head, ahead, .. } = travelling;
         let io = Io::received(received, fresh, head.map(ago), &ahead, self.watch.clone(), open);
         self.watch.count_taken();
-        tokio::spawn(connection::serve(io, self.routes.clone(), self.watch.clone()));
+        tokio::spawn(connection::serve(Box::new(io), self.routes.clone(), self.watch.clone()));
     }
 
     /// Whether what was acknowledged belongs to this instance. An acknowledgement fails where the sender has taken back, or

@@ -91,16 +91,16 @@ fn a_successor_that_takes_no_more_is_heard_to_its_last_answer() {
     old.signal();
     let successor = peer::welcome(&listening, 2, 1);
     drop(listening);
-    let mut owned = vec![successor.receive()];
+    // As many as are on their way at once: the next is sent when one of them is answered.
+    let owned: Vec<_> = (0..8).map(|_| TcpStream::from(successor.receive().1.unwrap())).collect();
     // As one does that retires: what was sent it reads, and no more can be.
     rustix::net::shutdown(&successor, rustix::net::Shutdown::Read).unwrap();
-    owned.extend(iter::repeat_with(|| successor.receive()).take_while(|(message, _)| !message.is_empty()));
     for _ in &owned {
-        successor.send(&TOOK);
+        assert_eq!(successor.try_send_with(&TOOK, &[]), Ok(TOOK.len()), "it is heard");
         // Another has its turn, and cannot be sent.
-        spin(Duration::from_millis(20));
+        old.wait_until_asleep();
     }
-    let owned: Vec<_> = owned.into_iter().map(|(_, descriptor)| TcpStream::from(descriptor.unwrap())).collect();
+    assert!(successor.receive().0.is_empty(), "the next was not sent");
     let ports: Vec<_> = owned.iter().map(|stream| stream.peer_addr().unwrap()).collect();
     drop((owned, successor));
     // The one that could not be sent as well.

@@ -157,6 +157,31 @@ impl Served {
         }
     }
 
+    /// Returns when it has done all that it does about what it has been told: whoever tells a thread wakes it, and none of
+    /// them is awake.
+    #[track_caller]
+    pub fn wait_until_asleep(&self) {
+        let (began, mut before) = (Instant::now(), None);
+        loop {
+            // Seen one after the other, they could wake each other in between: then their counts of switches differ.
+            let now = self.asleep();
+            if now.is_some() && now == before {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "one of its threads is always awake");
+            before = now;
+        }
+    }
+
+    /// What the kernel says of its threads (proc_pid_status(5)), where all of them sleep.
+    fn asleep(&self) -> Option<Vec<String>> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        // A thread may have ended since.
+        let said = |task: PathBuf| fs::read_to_string(task.join("status")).unwrap_or_default();
+        let all: Vec<_> = tasks.map(|task| said(task.unwrap().path())).collect();
+        all.iter().all(|said| said.contains("\nState:\tS")).then_some(all)
+    }
+
     /// Signals, and returns when the accept loop has ended.
     pub fn retire(&self) {
         self.signal();

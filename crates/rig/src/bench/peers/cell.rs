@@ -19,9 +19,10 @@ use crate::{
     succession,
 };
 
-/// $1 is its root, whose /mnt is its own folder and goes with it. What ends process 1 of the table ends the rest.
+/// $1 is its root, whose /mnt is its own folder and goes with it. Process 1 of the table reads the life line, its standard
+/// input; its end is that of the rest. Were it killed, unshare(1) would say that it cannot end by that signal itself.
 const KEEPER: &str = "mount -t tmpfs -o mode=0755 tmpfs \"$1/mnt\" && mount -t proc proc \"$1/proc\" && \
-     ip link set lo up && exec chroot \"$1\" sh -c 'echo ready; exec sleep infinity'";
+     ip link set lo up && exec chroot \"$1\" sh -c 'echo ready; exec cat'";
 /// Beyond what any of them takes to start, to reload, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
@@ -39,10 +40,10 @@ impl Cell {
     /// # Errors
     /// Where the machine does not make it.
     pub fn of(root: &Path) -> io::Result<Self> {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--net"]);
-        command.args(["--fork", "--kill-child", "sh", "-c", KEEPER, "keeper"]).arg(root);
-        let mut keeper = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--pid", "--net", "--fork", "--kill-child"]);
+        command.args(["sh", "-c", KEEPER, "keeper"]).arg(root);
+        let mut keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut says = String::new();
         BufReader::new(keeper.stdout.take().expect("its output is piped")).read_line(&mut says)?;
         let pid = keeper.id();
@@ -197,11 +198,7 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        // The end of process 1 is that of the rest, and the keeper waits for it. Without one there is nothing but the keeper.
-        match Pid::from_raw(self.leader.cast_signed()) {
-            Some(leader) => drop(kill_process(leader, Signal::KILL)),
-            None => drop(self.keeper.kill()),
-        }
+        // Waiting closes the life line first.
         let _ = self.keeper.wait();
         for child in &mut self.started {
             let _ = child.wait();
@@ -227,5 +224,13 @@ mod tests {
         assert!(mounts.contains("tmpfs /mnt tmpfs") && !Path::new("/mnt/pid").exists(), "{mounts}");
         drop(cell);
         assert!(processes.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
+    }
+
+    #[test]
+    fn the_end_of_a_cell_is_no_error() {
+        crate::machine::prepare().unwrap();
+        let mut cell = Cell::of(Path::new("/")).unwrap();
+        cell.start("exec sleep 1000").unwrap();
+        assert!(cell.keeper.wait().unwrap().success());
     }
 }

@@ -21,7 +21,6 @@ mod page;
 mod peers;
 mod plot;
 mod processor;
-mod scratch;
 mod served;
 mod serving;
 mod small;

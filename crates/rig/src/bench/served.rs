@@ -7,13 +7,12 @@ use std::{
     time::Duration,
 };
 
-use tempfile::TempPath;
-
 use super::{
     idle::Idle,
     memory,
     peers::{self, Cell, version},
-    processor, stage,
+    processor,
+    stage::{self, Program},
     turns::Turns,
 };
 use crate::{
@@ -39,7 +38,7 @@ enum Kept {
 
 /// What a server is started from.
 pub(super) enum Source {
-    Shipped(TempPath),
+    Shipped(Program),
     Built(PathBuf),
     /// The system that has it.
     Nginx(PathBuf),

@@ -7,19 +7,18 @@ use std::{
     time::Instant,
 };
 
-use tempfile::TempDir;
-
 use super::{
     Effort,
     chapter::{Bound, Chapter, Goal},
     dependencies::{self, Dependency},
     figure::Figure,
-    memory, scratch,
+    memory,
     served::{self, Source},
     stage::{self, Stage, ms},
     turns::Turns,
 };
 use crate::{
+    scratch::Scratch,
     succession::{Runtime, Succession},
     table::Server,
 };
@@ -156,8 +155,10 @@ fn cold_builds(effort: Effort, chapter: &mut Chapter) -> io::Result<()> {
 }
 
 fn cold_build() -> io::Result<f64> {
-    let folder = TempDir::new_in(scratch::folder()?)?;
-    let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    let folder = Scratch::on_disk()?;
+    let mut command = Command::new("setpriv");
+    // Else it would go on to write there when this process is killed.
+    command.args(["--pdeathsig", "KILL", option_env!("CARGO").unwrap_or("cargo")]);
     command.args(["build", "--release", "--locked", "--quiet", "-p", "app", "-p", "releases", "--bins"]);
     command.arg("--target-dir").arg(folder.path()).current_dir(crate::workspace());
     let began = Instant::now();

@@ -1,20 +1,19 @@
 //! What is deployed to: a host with two releases of the shipped product, its store on a disk of this machine.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
+    ops::Deref,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
 use releases::{ReleaseId, bundle::Contents};
-use tempfile::{NamedTempFile, TempPath};
 
-use super::scratch;
 use crate::{
     Host,
+    scratch::Scratch,
     subject::{BUNDLE, Subject},
 };
 
@@ -38,6 +37,20 @@ pub(super) struct Stage {
     pub subject: Subject,
 }
 
+/// A program that goes when it is dropped.
+pub(super) struct Program {
+    path: PathBuf,
+    _folder: Scratch,
+}
+
+impl Deref for Program {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Stage {
     /// Its store is on a disk, and so is /srv.
     ///
@@ -47,8 +60,9 @@ impl Stage {
     /// # Panics
     /// Where the host does not boot, or does not mount it.
     pub fn on_a_disk() -> io::Result<Self> {
-        let (contents, image) = (contents()?, image()?);
-        let mount = |host: &Host| mount(host, image.path()).unwrap_or_else(|error| panic!("{}: {error}", host.name()));
+        let (contents, folder) = (contents()?, Scratch::on_disk()?);
+        let image = image(&folder)?;
+        let mount = |host: &Host| mount(host, &image).unwrap_or_else(|error| panic!("{}: {error}", host.name()));
         Ok(Self { subject: Subject::boot(&contents, mount)? })
     }
 
@@ -110,12 +124,12 @@ pub(super) fn contents() -> io::Result<Contents> {
 }
 
 /// The shipped program, to be run on this machine.
-pub(super) fn program() -> io::Result<TempPath> {
-    let mut file = NamedTempFile::new_in(scratch::folder()?)?;
-    file.write_all(binary(&contents()?, "app")?)?;
-    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o755))?;
-    // No program is started while it is open to be written.
-    Ok(file.into_temp_path())
+pub(super) fn program() -> io::Result<Program> {
+    let folder = Scratch::on_disk()?;
+    let path = folder.path().join("app");
+    fs::write(&path, binary(&contents()?, "app")?)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(Program { path, _folder: folder })
 }
 
 /// A program of the shipped product.
@@ -139,10 +153,10 @@ pub(super) fn ms(duration: Duration) -> f64 {
 }
 
 /// ext4 in a file on this machine's disk; once it is mounted, it needs no name any more.
-fn image() -> io::Result<NamedTempFile> {
-    let image = NamedTempFile::new_in(scratch::folder()?)?;
-    image.as_file().set_len(1 << 30)?;
-    run("mkfs.ext4", &["-q", &image.path().to_string_lossy()])?;
+fn image(folder: &Scratch) -> io::Result<PathBuf> {
+    let image = folder.path().join("image");
+    fs::File::create_new(&image)?.set_len(1 << 30)?;
+    run("mkfs.ext4", &["-q", &image.to_string_lossy()])?;
     Ok(image)
 }
 

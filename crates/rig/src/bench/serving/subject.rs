@@ -9,12 +9,11 @@ use std::{
 };
 
 use releases::bundle;
-use tempfile::TempPath;
 
 use super::{BARE, SHIPPED, answer::Answer, axum, generator::Generator};
 use crate::bench::{
     peers::{Cell, Kind, Peer, version},
-    stage,
+    stage::{self, Program},
 };
 
 /// Some ticks of 10 ms, in which processor time is counted.
@@ -22,7 +21,7 @@ const REST: Duration = Duration::from_millis(50);
 
 /// What is built here: all of it static, as what is shipped.
 pub(super) struct Programs {
-    pub app: TempPath,
+    pub app: Program,
     pub greeting: PathBuf,
 }
 

@@ -16,6 +16,8 @@ use crate::routes::Routes;
 
 /// The length of a body that comes in chunks.
 const CHUNKED: u64 = u64::MAX;
+/// How much of its longest path an idle connection keeps.
+const PATH: usize = 256;
 
 /// What may be read from a connection now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,8 +45,8 @@ pub(crate) struct Exchange {
     ahead: AtomicBool,
     /// hyper has asked for more than the messages that it was given: it has taken them to their ends.
     caught_up: AtomicBool,
-    /// The request that it was upgraded by.
-    upgraded: OnceLock<Arc<Asked>>,
+    /// The request that it was upgraded by: a stream's, or the one of HTTP/1.
+    upgraded: OnceLock<Option<Arc<Asked>>>,
     /// What its requests take.
     routes: OnceLock<Routes>,
     /// Of the body that is being read.
@@ -53,6 +55,12 @@ pub(crate) struct Exchange {
     asked: AtomicU64,
     /// Those whose responses have not ended.
     requests: AtomicU64,
+    /// The last request of HTTP/1, which has one at a time: it takes the place of the one before, and no memory.
+    one: Asked,
+    /// When the last response ended, in nanoseconds since this one was made.
+    idle_since: AtomicU64,
+    /// What that counts from: when the connection was accepted, or last idle in another process.
+    idle_first: Instant,
     in_flight: Mutex<InFlight>,
     /// A response of HTTP/2 has ended.
     ended: Notify,
@@ -64,28 +72,54 @@ pub(crate) struct Exchange {
     held: AtomicBool,
     /// The connection ends in this process.
     stays: AtomicBool,
+    /// Somebody has been told to read nothing until a response ends.
+    has_reader: AtomicBool,
 }
 
-#[derive(Debug)]
+/// What a request seldom needs.
+#[derive(Debug, Default)]
 struct InFlight {
-    requests: Vec<Arc<Asked>>,
-    /// When the last one ended, or the connection was accepted.
-    idle_since: Instant,
+    /// Of HTTP/2, those whose responses have not ended.
+    streams: Vec<Arc<Asked>>,
     /// When the first byte of a head arrived that is not whole.
     head_since: Option<Instant>,
-    /// Who has been told to read nothing until then.
+    /// Who has been told to read nothing.
     reader: Option<Waker>,
 }
 
 /// A request that was given to the router.
 #[derive(Debug)]
-pub(crate) struct Asked {
-    began: Instant,
-    /// A copy: what hyper has of it keeps the buffer that its head was read into, for as long as a response goes on.
-    path: Box<str>,
+struct Asked {
+    told: Mutex<Told>,
     answered: AtomicBool,
     /// Its response's body is with hyper to the end.
     given: AtomicBool,
+}
+
+/// What is told of a request that holds a retirement up.
+#[derive(Debug)]
+struct Told {
+    began: Instant,
+    /// A copy: what hyper has of it keeps the buffer that its head was read into, for as long as a response goes on.
+    path: String,
+}
+
+impl Asked {
+    fn new(began: Instant) -> Self {
+        let told = Mutex::new(Told { began, path: String::new() });
+        Self { told, answered: AtomicBool::default(), given: AtomicBool::default() }
+    }
+
+    /// Begins, in the place of one that has ended.
+    fn begin(&self, uri: &Uri) {
+        self.answered.store(false, Ordering::Release);
+        self.given.store(false, Ordering::Release);
+        let mut told = lock(&self.told);
+        told.began = Instant::now();
+        told.path.clear();
+        told.path.shrink_to(PATH);
+        told.path.push_str(uri.path());
+    }
 }
 
 impl Exchange {
@@ -101,12 +135,16 @@ impl Exchange {
             left: AtomicU64::default(),
             asked: AtomicU64::default(),
             requests: AtomicU64::default(),
-            in_flight: Mutex::new(InFlight { requests: Vec::new(), idle_since, head_since: None, reader: None }),
+            one: Asked::new(idle_since),
+            idle_since: AtomicU64::default(),
+            idle_first: idle_since,
+            in_flight: Mutex::default(),
             ended: Notify::new(),
             writing: AtomicBool::default(),
             closing: AtomicBool::default(),
             held: AtomicBool::default(),
             stays: AtomicBool::default(),
+            has_reader: AtomicBool::default(),
         }
     }
 
@@ -168,7 +206,7 @@ impl Exchange {
     /// From now on the bytes belong to whom the connection is upgraded for.
     pub(crate) fn upgrade(&self, by: &Message) {
         // A connection is upgraded once.
-        let _ = self.upgraded.set(by.asked.clone());
+        let _ = self.upgraded.set(by.stream.clone());
     }
 
     /// Counts what was read of a body that says how long it is.
@@ -222,7 +260,7 @@ impl Exchange {
     }
 
     pub(crate) fn idle_since(&self) -> Instant {
-        self.lock().idle_since
+        self.idle_first + Duration::from_nanos(self.idle_since.load(Ordering::Acquire))
     }
 
     /// Returns after the end of a response of HTTP/2; at once where one has ended since the last call.
@@ -237,24 +275,34 @@ impl Exchange {
 
     /// The kernel has what was written: a response that hyper was given to its end has ended.
     pub(crate) fn flushed(&self) {
-        if self.writing.load(Ordering::Acquire) && self.writing.swap(false, Ordering::AcqRel) {
-            self.end_responses();
+        // HTTP/1 is written by one task: to exchange the flag would be for nobody.
+        if self.writing.load(Ordering::Acquire) {
+            self.writing.store(false, Ordering::Release);
+            if self.in_flight() && self.one.given.load(Ordering::Acquire) {
+                self.leave_in_flight(0);
+                self.wake_reader();
+            }
         }
     }
 
-    fn end_responses(&self) {
-        let mut in_flight = self.lock();
-        let before = in_flight.requests.len();
-        in_flight.requests.retain(|asked| !asked.given.load(Ordering::Acquire));
-        if in_flight.requests.len() == before {
-            return;
-        }
-        in_flight.idle_since = Instant::now();
-        self.requests.store(in_flight.requests.len() as u64, Ordering::Release);
-        let reader = in_flight.reader.take();
-        drop(in_flight);
-        if let Some(reader) = reader {
-            reader.wake();
+    fn end_stream(&self, stream: &Arc<Asked>) {
+        let streams = &mut self.lock().streams;
+        streams.retain(|asked| !Arc::ptr_eq(asked, stream));
+        self.leave_in_flight(streams.len());
+        self.ended.notify_one();
+    }
+
+    /// A response has ended, and so many have not.
+    fn leave_in_flight(&self, requests: usize) {
+        self.idle_since.store(self.idle_first.elapsed().as_nanos() as u64, Ordering::Release);
+        self.requests.store(requests as u64, Ordering::Release);
+    }
+
+    fn wake_reader(&self) {
+        if self.has_reader.load(Ordering::Acquire) {
+            self.has_reader.store(false, Ordering::Release);
+            let reader = self.lock().reader.take();
+            reader.iter().for_each(Waker::wake_by_ref);
         }
     }
 
@@ -299,63 +347,68 @@ impl Exchange {
         !busy && flag(&self.caught_up) && self.is_read() && self.upgraded.get().is_none()
     }
 
-    /// Wakes a reader at the end of the next response. hyper itself does not come back for what it was kept from reading.
-    pub(crate) fn wake_reader(&self, context: &Context<'_>) {
+    /// Notes who reads on at the end of the response. hyper itself does not come back for what it was kept from reading.
+    pub(crate) fn reads_later(&self, context: &Context<'_>) {
         self.lock().reader = Some(context.waker().clone());
+        self.has_reader.store(true, Ordering::Release);
     }
 
     /// Gives a request to the router. `length` is its body's, unless it comes in chunks.
     pub(crate) fn begin(self: &Arc<Self>, uri: &Uri, length: Option<u64>) -> Message {
         self.left.store(length.unwrap_or(CHUNKED), Ordering::Release);
         self.head.store(false, Ordering::Release);
-        self.ask(uri, true)
+        self.one.begin(uri);
+        self.ask(1, None)
     }
 
     /// The same of HTTP/2, whose frames are none of the connection's business.
     pub(crate) fn begin_stream(self: &Arc<Self>, uri: &Uri) -> Message {
-        self.ask(uri, false)
+        let stream = Arc::new(Asked::new(Instant::now()));
+        stream.begin(uri);
+        let streams = &mut self.lock().streams;
+        streams.push(stream.clone());
+        self.ask(streams.len(), Some(stream))
     }
 
-    fn ask(self: &Arc<Self>, uri: &Uri, ends_at_flush: bool) -> Message {
-        let asked = Arc::new(Asked {
-            began: Instant::now(),
-            path: uri.path().into(),
-            answered: AtomicBool::default(),
-            given: AtomicBool::default(),
-        });
-        let mut in_flight = self.lock();
-        in_flight.requests.push(asked.clone());
-        self.requests.store(in_flight.requests.len() as u64, Ordering::Release);
-        // Under the lock nobody else counts.
+    fn ask(self: &Arc<Self>, requests: usize, stream: Option<Arc<Asked>>) -> Message {
+        self.requests.store(requests as u64, Ordering::Release);
+        // It is hyper's task alone that asks.
         self.asked.store(self.asked() + 1, Ordering::Release);
-        drop(in_flight);
-        Message { exchange: self.clone(), asked, ends_at_flush }
+        Message { exchange: self.clone(), stream }
     }
 
     /// What is open here, one entry for each request, or one for the connection.
     pub(crate) fn describe(self: &Arc<Self>) -> Vec<Cut> {
         let in_flight = self.lock();
-        let cut = |kind, asked: &Arc<Asked>| Cut {
-            kind,
-            age: asked.began.elapsed(),
-            request: Some((self.clone(), asked.clone())),
-        };
-        if let Some(asked) = self.upgraded.get() {
-            return vec![cut("upgraded", asked)];
+        if let Some(stream) = self.upgraded.get() {
+            return vec![self.cut("upgraded", stream.as_deref().unwrap_or(&self.one))];
         }
-        if in_flight.requests.is_empty() {
+        if !self.in_flight() {
             let head = self.partial.load(Ordering::Acquire) || self.head.load(Ordering::Acquire);
             let kind = if head { "head" } else { "idle" };
-            let since = in_flight.head_since.filter(|_| head).unwrap_or(in_flight.idle_since);
+            let since = in_flight.head_since.filter(|_| head).unwrap_or_else(|| self.idle_since());
             return vec![Cut { kind, age: since.elapsed(), request: None }];
         }
         let kind = |asked: &Asked| if asked.answered.load(Ordering::Acquire) { "response" } else { "request" };
-        in_flight.requests.iter().map(|asked| cut(kind(asked), asked)).collect()
+        let cut = |asked: &Asked| self.cut(kind(asked), asked);
+        match in_flight.streams.as_slice() {
+            [] => vec![cut(&self.one)],
+            streams => streams.iter().map(|stream| cut(stream)).collect(),
+        }
+    }
+
+    fn cut(self: &Arc<Self>, kind: &'static str, asked: &Asked) -> Cut {
+        let told = lock(&asked.told);
+        Cut { kind, age: told.began.elapsed(), request: Some((self.clone(), told.path.clone())) }
     }
 
     fn lock(&self) -> MutexGuard<'_, InFlight> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.in_flight)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is open when the rest is cut.
@@ -364,14 +417,15 @@ pub(crate) struct Cut {
     /// `request`: no response yet; `response`: it is being sent; `upgraded`; `head`: a part of one; `idle`: none of these.
     pub kind: &'static str,
     pub age: Duration,
-    request: Option<(Arc<Exchange>, Arc<Asked>)>,
+    /// Whose routes there are, and its path.
+    request: Option<(Arc<Exchange>, String)>,
 }
 
 impl Cut {
     /// As the router has it; empty where no route matched. The router is asked, which takes a microsecond or two: only of those
     /// that are told, and under no lock.
     pub(crate) fn route(&self) -> String {
-        let routes = self.request.as_ref().and_then(|(exchange, asked)| Some((exchange.routes.get()?, &asked.path)));
+        let routes = self.request.as_ref().and_then(|(exchange, path)| Some((exchange.routes.get()?, path)));
         routes.map_or_else(String::new, |(routes, path)| routes.of(path))
     }
 }
@@ -380,26 +434,29 @@ impl Cut {
 #[derive(Debug)]
 pub(crate) struct Message {
     exchange: Arc<Exchange>,
-    asked: Arc<Asked>,
-    /// The end of its response is with hyper first, and then, soon or much later, with the kernel.
-    ends_at_flush: bool,
+    /// Of HTTP/2. In HTTP/1 the end of a response is with hyper first, and then, soon or much later, with the kernel.
+    stream: Option<Arc<Asked>>,
 }
 
 impl Message {
     /// The response's head is on its way.
     pub(crate) fn answered(&self) {
-        self.asked.answered.store(true, Ordering::Release);
+        self.asked().answered.store(true, Ordering::Release);
+    }
+
+    fn asked(&self) -> &Asked {
+        self.stream.as_deref().unwrap_or(&self.exchange.one)
     }
 }
 
 impl Drop for Message {
     fn drop(&mut self) {
-        self.asked.given.store(true, Ordering::Release);
-        if self.ends_at_flush {
-            self.exchange.set_writing();
-        } else {
-            self.exchange.end_responses();
-            self.exchange.ended.notify_one();
+        match &self.stream {
+            Some(stream) => self.exchange.end_stream(stream),
+            None => {
+                self.exchange.one.given.store(true, Ordering::Release);
+                self.exchange.set_writing();
+            }
         }
     }
 }

@@ -228,7 +228,7 @@ impl Io {
                 if self.ahead.is_empty() && ready!(self.stream.poll_peek(context))? == 0 {
                     return Poll::Ready(Ok(()));
                 }
-                self.exchange.wake_reader(context);
+                self.exchange.reads_later(context);
                 return Poll::Pending;
             }
         };

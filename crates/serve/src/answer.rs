@@ -1,8 +1,10 @@
 //! A request's way to the router, and its response's way back.
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     future::Future,
+    mem::take,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,36 +17,56 @@ use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::Incoming,
     header::{CONNECTION, HeaderValue},
+    http::Extensions,
     service::Service,
 };
 
 use crate::{
-    drain::{Phase, Retiring, Watch},
+    drain::{Phase, Watch},
     exchange::{Exchange, Message},
     io::Io,
-    routes::Routes,
-    stream::{Peer, Stream},
+    routes::{Asks, Routes},
+    stream::Stream,
 };
 
 /// Asks the router. Of one connection.
-pub(crate) struct Answer(Arc<Connection>);
+pub(crate) struct Answer {
+    /// hyper lends it for each request, and is called by one task.
+    asks: RefCell<Asks>,
+    /// What each request is told: who asks, and whether its instance retires.
+    told: Extensions,
+    connection: Arc<Connection>,
+}
 
 /// What the requests of a connection share.
 struct Connection {
-    routes: Routes,
-    peer: Peer,
     exchange: Arc<Exchange>,
     stream: Arc<Stream>,
-    retiring: Arc<Retiring>,
     watch: Watch,
 }
 
 impl Answer {
     pub(crate) fn new(io: &Io, routes: Routes, watch: Watch) -> Self {
-        let (exchange, retiring) = (io.exchange(), Arc::new(watch.retiring(io.id())));
+        let (exchange, stream, mut told) = (io.exchange(), io.stream(), with_room());
         exchange.takes(&routes);
-        Self(Arc::new(Connection { routes, peer: io.peer(), exchange, stream: io.stream(), retiring, watch }))
+        io.peer().tell(&mut told);
+        told.insert(Arc::new(watch.retiring(io.id())));
+        Self { asks: RefCell::new(routes.asks()), told, connection: Arc::new(Connection { exchange, stream, watch }) }
     }
+}
+
+/// Room for two more, of the router's: its copies need not grow, which took a twentieth of a small request's instructions.
+fn with_room() -> Extensions {
+    #[derive(Clone)]
+    struct One<const N: usize>;
+
+    let mut extensions = Extensions::new();
+    extensions.insert(One::<1>);
+    extensions.insert(One::<2>);
+    extensions.insert(One::<3>);
+    extensions.insert(One::<4>);
+    extensions.clear();
+    extensions
 }
 
 impl Service<Request<Incoming>> for Answer {
@@ -53,7 +75,7 @@ impl Service<Request<Incoming>> for Answer {
     type Future = Answering;
 
     fn call(&self, mut request: Request<Incoming>) -> Answering {
-        let Connection { routes, peer, exchange, retiring, watch, .. } = &*self.0;
+        let Connection { exchange, watch, .. } = &*self.connection;
         let asking = Asking {
             version: request.version(),
             connect: request.method() == Method::CONNECT,
@@ -62,7 +84,7 @@ impl Service<Request<Incoming>> for Answer {
             } else {
                 exchange.begin_stream(request.uri())
             },
-            connection: self.0.clone(),
+            connection: self.connection.clone(),
         };
         if request.version() < Version::HTTP_11 {
             exchange.stay();
@@ -71,10 +93,17 @@ impl Service<Request<Incoming>> for Answer {
         if request.uri().path() == "/readyz" && watch.stage().phase == Phase::Alone {
             return Answering::Retiring { asking: Some(asking) };
         }
-        peer.tell(request.extensions_mut());
-        request.extensions_mut().insert(retiring.clone());
-        Answering::Asked { response: routes.ask(request.map(Body::new)), asking: Some(asking) }
+        let by_hyper = take(request.extensions_mut());
+        *request.extensions_mut() = self.told.clone();
+        request.extensions_mut().extend(by_hyper);
+        let response = self.asks.borrow_mut().ask(request.map(whole));
+        Answering::Asked { response, asking: Some(asking) }
     }
+}
+
+/// Most requests have no body, and one that is empty needs no memory.
+fn whole(body: Incoming) -> Body {
+    if body.is_end_stream() { Body::empty() } else { Body::new(body) }
 }
 
 pin_project_lite::pin_project! {

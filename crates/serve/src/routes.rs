@@ -35,9 +35,9 @@ impl Routes {
         Self { router: router.with_state(()), telling }
     }
 
-    /// Gives a request to its handler.
-    pub(crate) fn ask(&self, request: Request<Body>) -> RouteFuture<Infallible> {
-        self.router.clone().call(request)
+    /// For one connection. All of them meet at the router's reference count, and each request would have to.
+    pub(crate) fn asks(&self) -> Asks {
+        Asks(self.router.clone())
     }
 
     /// The route of a request with this path, as the router has it; empty where none matches.
@@ -48,6 +48,17 @@ impl Routes {
         let told = pin!(self.telling.clone().call(request));
         let Poll::Ready(Ok(told)) = told.poll(&mut Context::from_waker(Waker::noop())) else { return String::new() };
         told.extensions().get::<MatchedPath>().map_or_else(String::new, |route| route.as_str().to_owned())
+    }
+}
+
+/// Asks for the responses of one connection.
+#[derive(Debug)]
+pub(crate) struct Asks(Router);
+
+impl Asks {
+    /// Gives a request to its handler.
+    pub(crate) fn ask(&mut self, request: Request<Body>) -> RouteFuture<Infallible> {
+        self.0.call(request)
     }
 }
 

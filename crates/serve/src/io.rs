@@ -232,27 +232,31 @@ impl Io {
                 return Poll::Pending;
             }
         };
-        // What belongs to a next message comes back as the rest.
         let mut give = |bytes: &[u8]| {
             let end = match wants {
                 Wants::Head => head.end(bytes),
                 Wants::Chunks => chunks.end(bytes),
                 _ => None,
             };
-            let (given, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
-            buffer.put_slice(given);
-            (given.len(), end.is_some(), BytesMut::from(rest))
+            let given = end.unwrap_or(bytes.len());
+            buffer.put_slice(&bytes[..given]);
+            (given, end.is_some())
         };
-        let (given, ended) = if self.ahead.is_empty() {
-            let (given, ended, rest) = ready!(self.stream.poll_read(context, most, give))?;
-            self.ahead = rest;
-            (given, ended)
+        let (stream, ahead) = (&self.stream, &mut self.ahead);
+        let (given, ended) = if ahead.is_empty() {
+            ready!(stream.poll_read(context, most, |bytes| {
+                let (given, ended) = give(bytes);
+                // What belongs to a next message.
+                ahead.extend_from_slice(&bytes[given..]);
+                (given, ended)
+            }))?
         } else {
-            let mut bytes = self.ahead.split_to(most.min(self.ahead.len()));
-            let (given, ended, _) = give(&bytes);
-            bytes.advance(given);
-            bytes.unsplit(std::mem::take(&mut self.ahead));
-            self.ahead = bytes;
+            let (given, ended) = give(&ahead[..most.min(ahead.len())]);
+            ahead.advance(given);
+            if ahead.is_empty() {
+                // An idle connection keeps no buffer.
+                *ahead = BytesMut::new();
+            }
             (given, ended)
         };
         match wants {

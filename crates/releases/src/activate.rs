@@ -12,7 +12,8 @@ use crate::{
     switch::{self, switch},
     systemd::Units,
     trail::{self, By, Marks},
-    tree, units,
+    units,
+    verified::Verified,
 };
 
 /// Makes a release current: its instance is READY before the one before is told to retire.
@@ -42,10 +43,13 @@ pub fn restart(store: &Store) -> Result<()> {
 fn take_over(store: &Locked, id: &ReleaseId, mut draft: Draft) -> Result<()> {
     draft.locked(store);
     if !store.host().is_live() {
-        verified(store, id)?;
-        return flip_offline(store, id, By::Activate, draft);
+        return flip_offline(store, &Verified::of(store, id)?, By::Activate, draft);
     }
-    let switched = switch_to(store, id, By::Activate, By::Rollback, &mut draft);
+    draft.step("verify");
+    let switched = Verified::of(store, id).and_then(|release| {
+        let units = switch_to(store, &release, By::Activate, By::Rollback, &mut draft)?;
+        Ok((release, units))
+    });
     let (release, units) = draft.end(store, id, switched)?;
     warn_of_socket(store, &release);
     say(&switch::serving_of(store, &units));
@@ -54,28 +58,24 @@ fn take_over(store: &Locked, id: &ReleaseId, mut draft: Draft) -> Result<()> {
 }
 
 /// Makes a release current that stays up; `back` tells the log on which way the one before stands, if that has to return.
-pub(crate) fn switch_to(
-    store: &Locked,
-    id: &ReleaseId,
-    by: By,
-    back: By,
-    draft: &mut Draft,
-) -> Result<(Release, Units)> {
-    draft.step("verify");
-    let release = verified(store, id)?;
-    let (instance, units) = switch(store, &release, by, draft)?;
+pub(crate) fn switch_to(store: &Locked, release: &Verified, by: By, back: By, draft: &mut Draft) -> Result<Units> {
+    let (instance, units) = switch(store, release, by, draft)?;
     check_alive(store, &instance, &units, draft.from.clone(), back)?;
-    Ok((release, units))
+    Ok(units)
+}
+
+/// What becomes the receipt of [`go_back`], begun before it is known where to.
+pub(crate) fn begin_return() -> Draft {
+    Draft::begin("return", "verify")
 }
 
 /// Makes a release current again because another did not hold, for the reason that is told.
-pub(crate) fn go_back(store: &Locked, to: &ReleaseId, by: By, reason: String) -> Result<()> {
-    let mut draft = Draft::begin("return", "verify");
+pub(crate) fn go_back(store: &Locked, to: &Verified, by: By, reason: String, mut draft: Draft) -> Result<()> {
     draft.locked(store);
     store.goes_back();
     draft.reason = Some(reason);
-    let switched = verified(store, to).and_then(|release| switch(store, &release, by, &mut draft).map(drop));
-    draft.end(store, to, switched)
+    let switched = switch(store, to, by, &mut draft).map(drop);
+    draft.end(store, &to.id, switched)
 }
 
 /// The release that a person or a hook means: an id, or a bundle, as an archive or unpacked.
@@ -90,23 +90,16 @@ pub fn resolve(text: &str) -> Result<ReleaseId> {
     }
 }
 
-/// A release of the store whose every byte is as it was installed.
-pub(crate) fn verified(store: &Locked, id: &ReleaseId) -> Result<Release> {
-    let release = store.release(id)?;
-    tree::verify(&release.folder, &release.manifest)?;
-    Ok(release)
-}
-
 /// The newest release before the current one that has passed `validate` and is whole.
-pub(crate) fn way_back(store: &Locked) -> Result<ReleaseId> {
+pub(crate) fn way_back<'a>(store: &'a Locked) -> Result<Verified<'a>> {
     way_back_from(store, &store.current()?)
 }
 
 /// The same before a release that may not be current.
-pub(crate) fn way_back_from(store: &Locked, id: &ReleaseId) -> Result<ReleaseId> {
+pub(crate) fn way_back_from<'a>(store: &'a Locked, id: &ReleaseId) -> Result<Verified<'a>> {
     let records = store.records()?;
     let mut ways = trail::ways_back(id, &records);
-    ways.find(|id| verified(store, id).is_ok()).ok_or(Error::NothingBefore(id.clone()))
+    ways.find_map(|id| Verified::of(store, &id).ok()).ok_or(Error::NothingBefore(id.clone()))
 }
 
 /// A release that was READY and died at once must not stay: the one before takes over again. `by` tells the log on which
@@ -119,7 +112,8 @@ fn check_alive(store: &Locked, instance: &Instance, units: &Units, from: Option<
     let back = from.filter(|from| *from != instance.release).map(|from| {
         let reason = format!("release {} was ready and died", instance.release);
         say(&format!("{reason}: going back to {from}"));
-        go_back(store, &from, by, reason)
+        let draft = begin_return();
+        go_back(store, &Verified::of(store, &from)?, by, reason, draft)
     });
     let error = switch::reject(store, instance, "was ready and died at once");
     match back {
@@ -129,7 +123,8 @@ fn check_alive(store: &Locked, instance: &Instance, units: &Units, from: Option<
 }
 
 /// The files of another host: nothing runs there, and what is current is what its next boot starts.
-pub(crate) fn flip_offline(store: &Locked, id: &ReleaseId, by: By, mut draft: Draft) -> Result<()> {
+pub(crate) fn flip_offline(store: &Locked, release: &Verified, by: By, mut draft: Draft) -> Result<()> {
+    let id = &release.id;
     draft.step("flip");
     let instance = store.new_instance(id)?;
     draft.instance = Some(instance.clone());

@@ -3,16 +3,17 @@
 use std::thread;
 
 use crate::{
-    Error, ReleaseId, Result, Store, activate,
+    Error, ReleaseId, Result, Store,
     draft::Draft,
     instance::Instance,
     pace, prune,
     screen::say,
-    store::{Link, Locked, Release},
+    store::{Link, Locked},
     switch,
     systemd::{self, Units},
     trail::{By, Marks, Record},
-    tree, units,
+    units,
+    verified::Verified,
 };
 
 /// Starts an instance of the current release where none is up. `app.service` runs it at boot, and whenever a client
@@ -100,15 +101,15 @@ pub(crate) fn validated(store: &Store) -> Result<Option<ReleaseId>> {
 }
 
 /// What a boot serves.
-pub(crate) struct Choice {
-    pub release: Release,
+pub(crate) struct Choice<'a> {
+    pub release: Verified<'a>,
     /// What was current before.
     pub from: Option<ReleaseId>,
     /// The instance that the log has, where another release became current, and why it did.
     replaced: Option<(Instance, String)>,
 }
 
-impl Choice {
+impl Choice<'_> {
     /// Whether it is another release than the one that was current.
     pub fn is_another(&self) -> bool {
         self.replaced.is_some()
@@ -130,13 +131,12 @@ impl Choice {
 
 /// Makes current what is to serve: as [`wanted`], or, where that is lost or not whole, the newest that was ever activated
 /// and is. `has_died` tells an instance of `current` that ended from a host that was restarted.
-pub(crate) fn choose(store: &Locked, units: &Units, has_died: bool) -> Result<Choice> {
+pub(crate) fn choose<'a>(store: &'a Locked, units: &Units, has_died: bool) -> Result<Choice<'a>> {
     let current = store.named_by(Link::Current);
     let activated: Vec<ReleaseId> = store.records()?.iter().rev().filter_map(Record::activated).cloned().collect();
     let likely = [wanted(store, units)?, current.clone(), validated(store)?];
     let mut candidates = likely.into_iter().flatten().chain(activated);
-    let is_whole = |release: &Release| tree::verify(&release.folder, &release.manifest).is_ok();
-    let found = candidates.find_map(|id| store.release(&id).ok().filter(is_whole)).ok_or(Error::NothingCurrent)?;
+    let found = candidates.find_map(|id| Verified::of(store, &id).ok()).ok_or(Error::NothingCurrent)?;
     let is_another = current.as_ref() != Some(&found.id);
     let replaced = is_another.then(|| replace(store, current.as_ref(), &found.id, units, has_died)).transpose()?;
     Ok(Choice { release: found, from: current, replaced })
@@ -150,7 +150,7 @@ fn replace(
     units: &Units,
     has_died: bool,
 ) -> Result<(Instance, String)> {
-    let provisional = current.filter(|id| activate::verified(store, id).is_ok());
+    let provisional = current.filter(|id| Verified::of(store, id).is_ok());
     let reason = match provisional {
         Some(provisional) => {
             let failed = units.failed().filter(|instance| instance.release == *provisional).max_by_key(|one| one.n);

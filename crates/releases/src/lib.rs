@@ -62,6 +62,7 @@ pub mod tree;
 pub mod uninstall;
 pub mod units;
 pub mod validate;
+mod verified;
 
 pub use error::{Error, Result};
 pub use id::ReleaseId;

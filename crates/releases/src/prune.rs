@@ -65,8 +65,11 @@ pub(crate) fn sweep(store: &Locked) -> Result<()> {
 fn kept(store: &Locked, units: &Units, keep: usize) -> Result<BTreeSet<ReleaseId>> {
     let records = store.records()?;
     let mut kept = trail::to_keep(keep, &records, store::now());
-    for end in [Link::Current, Link::Validated].into_iter().filter_map(|link| store.named_by(link)) {
-        kept.extend(activate::way_back_from(store, &end).ok());
+    // Mostly both name one: its way back, a whole release, is read once.
+    let ends: BTreeSet<_> =
+        [Link::Current, Link::Validated].into_iter().filter_map(|link| store.named_by(link)).collect();
+    for end in ends {
+        kept.extend(activate::way_back_from(store, &end).map(|way| way.id.clone()));
         kept.insert(end);
     }
     kept.extend(units.instances.iter().map(|(instance, _)| instance.release.clone()));

@@ -2,12 +2,13 @@
 
 use crate::{
     Error, ReleaseId, Result, Store,
-    activate::{flip_offline, switch_to, verified, way_back, way_back_from},
+    activate::{flip_offline, switch_to, way_back, way_back_from},
     draft::Draft,
     screen::say,
     switch,
     trail::By,
     validate::{Trial, validate},
+    verified::Verified,
 };
 
 /// Goes back to `asked`, or to the newest validated release that was activated before the current one; called again,
@@ -24,25 +25,30 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     let locked = store.lock("rollback")?;
     draft.locked(&locked);
     locked.goes_back();
-    let is_asked = asked.is_some();
-    let target = asked.map_or_else(|| way_back(&locked), Ok)?;
-    let label = locked.release(&target)?.manifest.label;
+    draft.step("verify");
+    let target = match &asked {
+        None => way_back(&locked)?,
+        Some(id) => match Verified::of(&locked, id) {
+            Ok(release) => release,
+            Err(error) => return draft.end(&locked, id, Err(error)),
+        },
+    };
     if !store.host().is_live() {
-        verified(&locked, &target)?;
         return flip_offline(&locked, &target, By::Rollback, draft);
     }
-    say(&format!("going back to release {target} ({label})"));
+    let id = target.id.clone();
+    say(&format!("going back to release {id} ({})", target.manifest.label));
     let switched = switch_to(&locked, &target, By::Rollback, By::Activate, &mut draft);
-    let ended = draft.end(&locked, &target, switched);
+    let ended = draft.end(&locked, &id, switched);
     if ended.is_err()
-        && !is_asked
-        && let Ok(further) = way_back_from(&locked, &target)
+        && asked.is_none()
+        && let Ok(further) = way_back_from(&locked, &id)
     {
-        say(&format!("further back: releasectl rollback {further}"));
+        say(&format!("further back: releasectl rollback {}", further.id));
     }
     ended?;
     drop(locked);
-    validate(store, Some(target), trial).map_err(|error| match error.exit_code() {
+    validate(store, Some(id), trial).map_err(|error| match error.exit_code() {
         // The host is another than before, whatever was wrong with what validate was given.
         2 => Error::Release(format!("{error}\n{}", switch::serving(store))),
         _ => error,

@@ -18,6 +18,7 @@ use crate::{
     systemd::{self, Units},
     trail::{By, Marks},
     units,
+    verified::Verified,
 };
 
 /// How long a retiring instance may take to say that it accepts no more.
@@ -33,7 +34,7 @@ const OF_INSTANCES: [&str; 4] = ["json", "json.new", "sock", "handover"];
 ///
 /// # Errors
 /// [`Error::Release`] where it did not become READY. Then whatever served before is serving as it was.
-pub fn switch(store: &Locked, release: &Release, by: By, draft: &mut Draft) -> Result<(Instance, Units)> {
+pub fn switch(store: &Locked, release: &Verified, by: By, draft: &mut Draft) -> Result<(Instance, Units)> {
     draft.step("prepare");
     units::put_own(store, release)?;
     let instance = store.new_instance(&release.id)?;

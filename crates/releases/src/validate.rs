@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Error, ReleaseId, Result, Store,
-    activate::{go_back, verified, warn_of_socket, way_back},
+    activate::{begin_return, go_back, warn_of_socket, way_back},
     boot,
     closing::Closing,
     instance::Instance,
@@ -21,6 +21,7 @@ use crate::{
     systemd::{self, Units},
     trail::{self, By},
     units,
+    verified::Verified,
 };
 
 const IN_A_ROW: u32 = 10;
@@ -202,17 +203,17 @@ fn tidy_up(store: &Locked, keep: Option<usize>) -> Result<()> {
 
 fn fail(store: &Locked, id: &ReleaseId, reason: &str, closing: Closing) -> Error {
     store.record_failure(id, reason);
-    let is_good = |validated: &ReleaseId| validated != id && verified(store, validated).is_ok();
-    let validated = boot::validated(store).ok().flatten();
-    let to = validated.filter(is_good).or_else(|| way_back(store).ok());
-    let back: Option<Result<()>> = to.map(|validated| {
+    let draft = begin_return();
+    let validated = boot::validated(store).ok().flatten().filter(|validated| validated != id);
+    let to = validated.and_then(|validated| Verified::of(store, &validated).ok()).or_else(|| way_back(store).ok());
+    let back: Option<Result<()>> = to.map(|to| {
         let reason = format!("release {id} fails: {reason}");
-        say(&format!("{reason}; going back to {validated}"));
-        go_back(store, &validated, By::Rollback, reason)?;
-        if store.named_by(Link::Validated).as_ref() != Some(&validated) {
+        say(&format!("{reason}; going back to {}", to.id));
+        go_back(store, &to, By::Rollback, reason, draft)?;
+        if store.named_by(Link::Validated).as_ref() != Some(&to.id) {
             // The one that failed had been validated before, or was the first.
-            store.point(Link::Validated, &validated)?;
-            units::put_boot(store, &store.release(&validated)?)?;
+            store.point(Link::Validated, &to.id)?;
+            units::put_boot(store, &to)?;
         }
         Ok(())
     });

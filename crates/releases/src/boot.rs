@@ -58,7 +58,7 @@ pub fn boot(store: &Store) -> Result<()> {
             if is_another {
                 choice.instance(&locked, &mut draft)?;
             }
-            let retired = started.and_then(|()| switch::retire_others(&locked, instance));
+            let retired = started.and_then(|()| switch::retire(&locked, &units, Some(instance)));
             retired.map(|(_, retired)| draft.retired = retired)
         }
         None => start(&locked, &choice, &units, &mut draft),
@@ -80,7 +80,7 @@ fn start(store: &Locked, choice: &Choice, units: &Units, draft: &mut Draft) -> R
     draft.step("start");
     draft.ready_ms = Some(switch::start(store, &instance)?);
     draft.step("retire");
-    draft.retired = switch::retire_others(store, &instance)?.1;
+    draft.retired = switch::retire(store, units, Some(&instance))?.1;
     Ok(())
 }
 

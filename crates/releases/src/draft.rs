@@ -7,6 +7,7 @@ use crate::{
     closing::Closing,
     instance::Instance,
     ledger,
+    probe::Address,
     prober::{Hold, Prober},
     progress::Progress,
     receipt::{FORMAT, Outcome, Receipt, Retired},
@@ -71,6 +72,11 @@ impl Draft {
     /// The prober begins no question meanwhile: what an instance that retires has is to be its clients'.
     pub fn hold_prober(&self) -> Option<Hold> {
         self.prober.as_ref().map(Prober::hold)
+    }
+
+    /// Where the prober asks.
+    pub fn probed_at(&self) -> Option<Address> {
+        self.prober.as_ref()?.address()
     }
 
     /// Writes the receipt of an activation of `to`, which ended so; an error learns its number. That it cannot be written

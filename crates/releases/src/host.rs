@@ -209,14 +209,21 @@ impl Host {
     /// # Errors
     /// [`Error::Command`] with what it said where it does not exit with 0.
     pub fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Result<String> {
-        let started = self.start(program, arguments)?;
-        let command = started.line.clone();
-        let output = started.wait();
-        let output = output.map_err(|error| Error::Command { command: command.clone(), output: error.to_string() })?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(Error::Command { command, output: said(&output) }),
-        }
+        printed(self.start(program, arguments)?)
+    }
+}
+
+/// Waits for the end of a program, and returns what it printed.
+///
+/// # Errors
+/// As [`Host::run`].
+pub fn printed(started: Started) -> Result<String> {
+    let command = started.line.clone();
+    let output = started.wait();
+    let output = output.map_err(|error| Error::Command { command: command.clone(), output: error.to_string() })?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(Error::Command { command, output: said(&output) }),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -49,6 +49,7 @@ struct Shared {
     seen: Mutex<Seen>,
     is_over: AtomicBool,
     is_held: AtomicBool,
+    address: OnceLock<Address>,
 }
 
 /// While this lives, and for no longer than the pace, no question is begun.
@@ -73,7 +74,7 @@ impl Prober {
         spawn(move || {
             let listens = asked.wait_aside().ok()?;
             let address = Address::parse(String::from_utf8_lossy(&listens.stdout).trim())?;
-            shared.ask_until_it_is_over(&address);
+            shared.ask_until_it_is_over(shared.address.get_or_init(|| address));
             Some(())
         });
         Some(this)
@@ -84,10 +85,15 @@ impl Prober {
         let this = Self::default();
         let (shared, address) = (this.shared.clone(), address.clone());
         spawn(move || {
-            shared.ask_until_it_is_over(&address);
+            shared.ask_until_it_is_over(shared.address.get_or_init(|| address));
             Some(())
         });
         this
+    }
+
+    /// Where it asks, once it is known.
+    pub fn address(&self) -> Option<Address> {
+        self.shared.address.get().cloned()
     }
 
     /// Begins no question meanwhile, and waits for the one that is under way: the connections of an instance that retires are

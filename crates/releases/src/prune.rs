@@ -24,7 +24,11 @@ pub const KEEP: usize = 5;
 /// [`Error::Disk`](crate::Error::Disk) where something cannot be removed; the next time goes on from there.
 pub fn prune(store: &Store, keep: usize) -> Result<()> {
     let locked = store.lock("prune")?;
-    let units = if store.host().is_live() { switch::tidy(&locked)? } else { Units::default() };
+    let mut units = Units::default();
+    if store.host().is_live() {
+        units = Units::list(store.host())?;
+        switch::tidy(&locked, &units)?;
+    }
     let removed = prune_within(&locked, &units, keep)?;
     say(&format!("{removed} releases removed, {} kept", ids(store).len()));
     Ok(())

@@ -7,7 +7,7 @@ use crate::{
     screen::say,
     switch,
     trail::By,
-    validate::{Trial, validate},
+    validate::{Trial, listens, try_out},
     verified::Verified,
 };
 
@@ -39,6 +39,7 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     let id = target.id.clone();
     say(&format!("going back to release {id} ({})", target.manifest.label));
     let switched = switch_to(&locked, &target, By::Rollback, By::Activate, &mut draft);
+    let address = draft.probed_at();
     let ended = draft.end(&locked, &id, switched);
     if ended.is_err()
         && asked.is_none()
@@ -46,11 +47,13 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     {
         say(&format!("further back: releasectl rollback {}", further.id));
     }
-    ended?;
+    let units = ended?;
     drop(locked);
-    validate(store, Some(id), trial).map_err(|error| match error.exit_code() {
-        // The host is another than before, whatever was wrong with what validate was given.
-        2 => Error::Release(format!("{error}\n{}", switch::serving(store))),
-        _ => error,
+    try_out(store, &id, trial, address.map_or_else(|| listens(store), Ok), Ok(units)).map_err(|error| {
+        match error.exit_code() {
+            // The host is another than before, whatever was wrong with what validate was given.
+            2 => Error::Release(format!("{error}\n{}", switch::serving(store))),
+            _ => error,
+        }
     })
 }

@@ -2,7 +2,14 @@
 
 use std::time::Instant;
 
-use crate::{Error, Result, Store, boot, screen::say, store::Link, switch, systemd, units};
+use crate::{
+    Error, Result, Store, boot,
+    screen::say,
+    store::Link,
+    switch,
+    systemd::{self, Units},
+    units,
+};
 
 /// Replaces the host's `app.socket` by the current release's, and says for how long connections were refused.
 ///
@@ -31,7 +38,7 @@ pub fn apply(store: &Store) -> Result<()> {
     say("every instance retires: for a grace of seconds they go on to answer, then connections are refused");
     let began = Instant::now();
     systemd::stop(store.host(), systemd::SOCKET)?;
-    switch::retire(&locked, None)?;
+    switch::retire(&locked, &Units::list(store.host())?, None)?;
     // After the stop: killed before, the socket differs still; killed after, it is not active.
     let old = units::put_socket(&locked, &release)?;
     if let Err(error) = systemd::start_unit(store.host(), systemd::SOCKET) {

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     Error, Result, Store, boot,
     draft::Draft,
+    host::Host,
     instance::{Instance, RUNTIME},
     pace,
     receipt::Retired,
@@ -25,6 +26,8 @@ use crate::{
 const RETIRE_LIMIT: Duration = Duration::from_secs(10);
 /// How often, while a candidate starts, somebody is checked to be serving.
 const WATCH: Duration = Duration::from_millis(250);
+/// How often an instance that was told to retire is looked at: each look reads a small file, and a deployment waits for it.
+const POLL: Duration = Duration::from_millis(1);
 const LOG_LINES: u32 = 8;
 /// How the names of an instance's files go on, after its number.
 const OF_INSTANCES: [&str; 4] = ["json", "json.new", "sock", "handover"];
@@ -36,6 +39,8 @@ const OF_INSTANCES: [&str; 4] = ["json", "json.new", "sock", "handover"];
 /// [`Error::Release`] where it did not become READY. Then whatever served before is serving as it was.
 pub fn switch(store: &Locked, release: &Verified, by: By, draft: &mut Draft) -> Result<(Instance, Units)> {
     draft.step("prepare");
+    // Answered while the disk and the candidate are waited for.
+    let known = Units::ask(store.host())?;
     units::put_own(store, release)?;
     let instance = store.new_instance(&release.id)?;
     draft.instance = Some(instance.clone());
@@ -57,7 +62,7 @@ pub fn switch(store: &Locked, release: &Verified, by: By, draft: &mut Draft) -> 
     }
     draft.step("retire");
     let held = draft.hold_prober();
-    let (units, retired) = retire_others(store, &instance)?;
+    let (units, retired) = retire(store, &known.answer()?, Some(&instance))?;
     drop(held);
     draft.retired = retired;
     Ok((instance, units))
@@ -152,7 +157,8 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
     let shown = systemd::show(host, instance).unwrap_or_default();
     let log = systemd::last_lines(host, &instance.unit(), LOG_LINES);
     // Its unit may say Restart=, so it is stopped even where it has failed.
-    if let Err(error) = systemd::stop(host, &instance.unit()).and_then(|()| tidy(store).map(drop)) {
+    let stopped = systemd::stop(host, &instance.unit()).and_then(|()| tidy(store, &Units::list(host)?));
+    if let Err(error) = stopped {
         say(&error.to_string());
     }
     if store.named_by(Link::Current).is_none() {
@@ -163,34 +169,44 @@ pub fn reject(store: &Locked, instance: &Instance, what: &str) -> Error {
     Error::Release(format!("release {} {what} ({how})\nits last lines:\n{log}{}", instance.release, serving(store)))
 }
 
-/// Tells every other instance to retire, and returns when each has said that it accepts no more.
-pub fn retire_others(store: &Locked, instance: &Instance) -> Result<(Units, Vec<Retired>)> {
-    retire(store, Some(instance))
-}
-
-/// Tells all instances but one to retire; those that have said that they accept no more hold the socket no more.
-pub fn retire(store: &Locked, kept: Option<&Instance>) -> Result<(Units, Vec<Retired>)> {
+/// Tells all instances but one to retire, and returns when each has said that it accepts no more, which means that it holds
+/// the socket no more. `known` may be old: who has come up since is told as well.
+pub fn retire(store: &Locked, known: &Units, kept: Option<&Instance>) -> Result<(Units, Vec<Retired>)> {
     let host = store.host();
-    let units = Units::list(host)?;
-    let others: Vec<_> = units.up().filter(|other| Some(*other) != kept).collect();
-    systemd::retire(host, others.iter().copied())?;
-    for other in &others {
-        wait_until_it_accepts_no_more(store, other)?;
-    }
-    let units_after = forget_failed(store)?;
+    let (told, units) = tell_to_retire(host, known, kept)?;
+    forget_failed(store, &units)?;
     // Those that systemd says have ended have said their last, and their files are there still.
-    let reports: Vec<_> = others.iter().map(|other| (*other, other.report(host))).collect();
-    for (other, report) in reports.iter().filter_map(|(other, report)| Some((other, report.as_ref()?))) {
+    let reports: Vec<_> = told.into_iter().map(|other| (other.report(host), other)).collect();
+    for (report, other) in reports.iter().filter_map(|(report, other)| Some((report.as_ref()?, other))) {
         say(&format!("{}: {}", other.unit(), report.retirement()));
     }
-    let retired = reports.iter().map(|(other, report)| Retired::of(other, report.as_ref())).collect();
-    clear(store, &units_after);
-    Ok((units_after, retired))
+    let retired = reports.iter().map(|(report, other)| Retired::of(other, report.as_ref())).collect();
+    clear(store, &units);
+    Ok((units, retired))
 }
 
-fn wait_until_it_accepts_no_more(store: &Locked, instance: &Instance) -> Result<()> {
-    let (host, began) = (store.host(), Instant::now());
-    let mut next_look = WATCH;
+/// Returns whom it told, and what systemd knows after the last of them: nobody is up then who was not told.
+fn tell_to_retire(host: &Host, known: &Units, kept: Option<&Instance>) -> Result<(Vec<Instance>, Units)> {
+    let untold = |units: &Units, told: &[Instance]| -> Vec<Instance> {
+        units.up().filter(|other| Some(*other) != kept && !told.contains(other)).cloned().collect()
+    };
+    let (mut told, mut others) = (Vec::new(), untold(known, &[]));
+    loop {
+        systemd::retire(host, &others)?;
+        for other in &others {
+            wait_until_it_accepts_no_more(host, other)?;
+        }
+        told.append(&mut others);
+        let units = Units::list(host)?;
+        others = untold(&units, &told);
+        if others.is_empty() {
+            return Ok((told, units));
+        }
+    }
+}
+
+fn wait_until_it_accepts_no_more(host: &Host, instance: &Instance) -> Result<()> {
+    let (began, mut next_look) = (Instant::now(), WATCH);
     loop {
         if instance.report(host).is_some_and(|report| !report.accepting) {
             say(&format!("{} accepts no more", instance.unit()));
@@ -208,7 +224,7 @@ fn wait_until_it_accepts_no_more(store: &Locked, instance: &Instance) -> Result<
             say(&format!("{} has not said within {limit} s that it accepts no more; systemd ends it", instance.unit()));
             return Ok(());
         }
-        thread::sleep(systemd::POLL);
+        thread::sleep(POLL);
     }
 }
 
@@ -226,24 +242,23 @@ pub fn end_who_goes_on(store: &Store, release: &str) -> bool {
     ended.count() > 0
 }
 
-/// Forgets what has failed and removes what instances that are gone have left. Returns what there was.
-pub fn tidy(store: &Locked) -> Result<Units> {
-    let units = forget_failed(store)?;
-    clear(store, &units);
-    Ok(units)
+/// Forgets what has failed and removes what instances that are gone have left.
+pub fn tidy(store: &Locked, units: &Units) -> Result<()> {
+    forget_failed(store, units)?;
+    clear(store, units);
+    Ok(())
 }
 
-/// Forgets what has failed, so that the host reads `running` again. Returns what there was.
-pub fn forget_failed(store: &Locked) -> Result<Units> {
+/// Forgets what has failed, so that the host reads `running` again.
+pub fn forget_failed(store: &Locked, units: &Units) -> Result<()> {
     let host = store.host();
-    let units = Units::list(host)?;
     for instance in units.failed() {
         systemd::reset_failed(host, &instance.unit())?;
     }
     if units.boot_failed {
         systemd::reset_failed(host, systemd::BOOT)?;
     }
-    Ok(units)
+    Ok(())
 }
 
 /// Removes what instances that are gone have left.

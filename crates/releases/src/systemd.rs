@@ -1,11 +1,11 @@
 //! What is asked of systemd, through its own programs.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     Error, ReleaseId, Result,
     effect::Started,
-    host::Host,
+    host::{self, Host},
     instance::Instance,
     screen::{cut_bytes, printable},
 };
@@ -114,7 +114,12 @@ fn ignore_unknown(result: Result<()>) -> Result<()> {
 
 /// Reads the unit files again, if systemd knows an older version of this one.
 pub fn reload_if_needed(host: &Host, unit: &str) -> Result<()> {
-    if property(host, unit, "NeedDaemonReload")? == "yes" { reload(host) } else { Ok(()) }
+    if ask_whether_it_changed(host, unit)?.answer()? { reload(host) } else { Ok(()) }
+}
+
+/// Begins to ask whether systemd knows an older version of a unit.
+pub fn ask_whether_it_changed(host: &Host, unit: &str) -> Result<Asked<bool>> {
+    Asked::begin(host, &["show", "-p", "NeedDaemonReload", "--value", unit], |answer| answer.trim() == "yes")
 }
 
 /// Reads all unit files again.
@@ -150,11 +155,34 @@ pub struct Units {
     pub socket: String,
 }
 
+/// A question that is answered while the verb does something else: most of what it costs is the start of a process.
+#[derive(Debug)]
+pub struct Asked<T> {
+    started: Started,
+    parse: fn(&str) -> T,
+}
+
+impl<T> Asked<T> {
+    fn begin(host: &Host, arguments: &[&str], parse: fn(&str) -> T) -> Result<Self> {
+        Ok(Self { started: host.start("systemctl", arguments)?, parse })
+    }
+
+    /// Waits for the answer.
+    pub fn answer(self) -> Result<T> {
+        Ok((self.parse)(&host::printed(self.started)?))
+    }
+}
+
 impl Units {
     /// Asks systemd.
     pub fn list(host: &Host) -> Result<Self> {
+        Self::ask(host)?.answer()
+    }
+
+    /// Begins to ask systemd.
+    pub fn ask(host: &Host) -> Result<Asked<Self>> {
         let arguments = ["list-units", "--all", "--full", "--plain", "--no-legend", "app-*@*.service", BOOT, SOCKET];
-        Ok(Self::parse(&host.run("systemctl", &arguments)?))
+        Asked::begin(host, &arguments, Self::parse)
     }
 
     /// UNIT LOAD ACTIVE SUB DESCRIPTION
@@ -246,9 +274,6 @@ pub fn last_lines(host: &Host, unit: &str, count: u32) -> String {
         .map(|line| format!("  | {}\n", cut_bytes(&printable(line), LINE)))
         .collect()
 }
-
-/// How often something that cannot be waited for is asked again.
-pub const POLL: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {

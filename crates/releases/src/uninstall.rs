@@ -14,7 +14,9 @@ use crate::{
     prune,
     screen::say,
     store::{BASE, Link, Locked, SHIPS},
-    switch, systemd, units,
+    switch,
+    systemd::{self, Units},
+    units,
 };
 
 /// Configuration and state, which belong to no release.
@@ -116,13 +118,13 @@ fn agree(plan: &Plan, consent: Consent) -> Result<()> {
 /// Nobody is accepted any more, and nobody starts an instance; returns when the last has ended.
 fn retire(store: &Locked) -> Result<()> {
     units::close(store)?;
-    let (units, _) = switch::retire(store, None)?;
+    let (units, _) = switch::retire(store, &Units::list(store.host())?, None)?;
     for (instance, _) in units.instances.iter().filter(|(_, active)| !matches!(active.as_str(), "inactive" | "failed"))
     {
         say(&format!("waiting for what {} drains", instance.unit()));
         systemd::stop_if_known(store.host(), &instance.unit())?;
     }
-    switch::forget_failed(store).map(drop)
+    switch::forget_failed(store, &Units::list(store.host())?)
 }
 
 /// What instances, the pace of `boot` and ships have left.

@@ -10,7 +10,7 @@ use crate::{
     Error, ReleaseId, Result,
     source::Source,
     store::{Locked, Release, Store},
-    systemd,
+    systemd::{self, Asked},
 };
 
 /// Where units that are not a package's live (systemd.unit(5)).
@@ -79,10 +79,12 @@ pub fn put_own(store: &Locked, release: &Release) -> Result<()> {
     put(store, release, "app@.service", &own(&release.id))
 }
 
-/// Makes `app.service` the one of a release that has just been validated.
-pub fn put_boot(store: &Locked, release: &Release) -> Result<()> {
+/// Makes `app.service` the one of a release that has just been validated. `asked` is whether it had changed before: a run that
+/// was killed may have put it, and not had it read.
+pub fn put_boot(store: &Locked, release: &Release, asked: Asked<bool>) -> Result<()> {
+    let is_there = is_host_unit_of(store, systemd::BOOT, release);
     put(store, release, systemd::BOOT, systemd::BOOT)?;
-    systemd::reload_if_needed(store.host(), systemd::BOOT)
+    if asked.answer()? || !is_there { systemd::reload(store.host()) } else { Ok(()) }
 }
 
 /// Whether the host's socket is not the one that the release brings.

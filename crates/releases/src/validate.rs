@@ -18,7 +18,7 @@ use crate::{
     screen::{printable, say},
     store::{Link, Locked},
     switch,
-    systemd::{self, Units},
+    systemd::{self, Asked, Units},
     trail::{self, By},
     units,
     verified::Verified,
@@ -41,6 +41,14 @@ pub struct Trial {
     pub keep: Option<usize>,
 }
 
+/// A release that has answered, and whose instance was up after that.
+struct Held {
+    /// How many fresh connections it answered.
+    asked: u32,
+    /// What is up, known under the lock.
+    units: Units,
+}
+
 /// Asks until ten fresh connections in a row are answered by the current release, ready, and then for as long as it bakes;
 /// then the release is validated.
 ///
@@ -56,33 +64,64 @@ pub fn validate(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     }
     let id = asked.map_or_else(|| store.current(), Ok)?;
     store.release(&id)?;
+    let known = Units::ask(store.host());
     let address = listens(store);
+    try_out(store, &id, trial, address, said(known.and_then(Asked::answer)))
+}
+
+/// The same where it is known already where the socket listens, and what is up.
+pub(crate) fn try_out(
+    store: &Store,
+    id: &ReleaseId,
+    trial: Trial,
+    address: std::result::Result<Address, String>,
+    mut known: std::result::Result<Units, String>,
+) -> Result<()> {
     let mut closing = Closing::begin(address.as_ref().ok().map(Prober::at));
-    closing.look(store, &id);
+    closing.look(store, id);
     loop {
         let activated = trail::highest_n(&store.records()?);
-        let answered =
-            address.as_ref().map_err(String::clone).and_then(|at| watch(store, &id, trial, at, &mut closing));
+        let watched = address.as_ref().map_err(String::clone).and_then(|at| {
+            let instance = known?.newest(id).ok_or("no instance of it is up")?.clone();
+            watch(store, instance, trial, at, &mut closing)
+        });
         closing.progress.step("settle");
         let locked = store.lock("validate")?;
-        closing.look(&locked, &id);
+        closing.look(&locked, id);
         let current = locked.current()?;
-        if current != id {
-            return superseded(&locked, &id, &current, closing);
+        if current != *id {
+            return superseded(&locked, id, &current, closing);
         }
-        match answered {
-            Ok(asked) => return pass(&locked, &id, asked, trial.keep, closing),
+        // Both at once: whether it is up still, and what is to be put in order if it is.
+        let boot = systemd::ask_whether_it_changed(store.host(), systemd::BOOT);
+        let held = watched.and_then(|(asked, mut instance)| {
+            let units = list(store)?;
+            still_up(store, &units, &mut instance)?;
+            Ok(Held { asked, units })
+        });
+        match held {
+            Ok(held) => return pass(&locked, id, &held, boot?, trial.keep, closing),
             // It may have been another's fault, which was current for a moment.
             Err(reason) if trail::highest_n(&locked.records()?) != activated => {
                 say(&format!("another activation came between ({reason}): asking again"));
+                known = list(store);
             }
-            Err(reason) => return Err(fail(&locked, &id, &reason, closing)),
+            Err(reason) => return Err(fail(&locked, id, &reason, closing)),
         }
     }
 }
 
-fn listens(store: &Store) -> std::result::Result<Address, String> {
-    let listen = systemd::property(store.host(), systemd::SOCKET, "Listen").map_err(|error| error.to_string())?;
+/// What was not answered is a reason why a release does not pass.
+fn said<T>(answer: Result<T>) -> std::result::Result<T, String> {
+    answer.map_err(|error| error.to_string())
+}
+
+fn list(store: &Store) -> std::result::Result<Units, String> {
+    said(Units::list(store.host()))
+}
+
+pub(crate) fn listens(store: &Store) -> std::result::Result<Address, String> {
+    let listen = said(systemd::property(store.host(), systemd::SOCKET, "Listen"))?;
     Address::parse(&listen).ok_or_else(|| format!("{} listens nowhere: {listen:?}", systemd::SOCKET))
 }
 
@@ -102,16 +141,16 @@ fn superseded(store: &Locked, id: &ReleaseId, current: &ReleaseId, closing: Clos
     )))
 }
 
-/// Ten fresh connections in a row, and then one after the other while it bakes. Returns how many.
+/// Ten fresh connections in a row, and then one after the other while it bakes. Returns how many, and the instance that is to
+/// be up still.
 fn watch(
     store: &Store,
-    id: &ReleaseId,
+    mut instance: Instance,
     trial: Trial,
     address: &Address,
     closing: &mut Closing,
-) -> std::result::Result<u32, String> {
-    let units = Units::list(store.host()).map_err(|error| error.to_string())?;
-    let mut instance = units.newest(id).ok_or("no instance of it is up")?.clone();
+) -> std::result::Result<(u32, Instance), String> {
+    let id = &instance.release.clone();
     let ask = || ask(store, id, address);
     let is_current = || store.named_by(Link::Current).as_ref() == Some(id);
     let (began, mut in_a_row) = (Instant::now(), 0);
@@ -124,10 +163,9 @@ fn watch(
         if !is_current() || began.elapsed() > trial.within {
             return Err(wrong);
         }
-        still_up(store, &mut instance).map_err(|ended| format!("{ended} ({wrong})"))?;
+        still_up(store, &list(store)?, &mut instance).map_err(|ended| format!("{ended} ({wrong})"))?;
         thread::sleep(POLL);
     }
-    still_up(store, &mut instance)?;
     if !trial.bake.is_zero() {
         closing.progress.step("bake");
         say(&format!("release {id} answers; it bakes for {} s", trial.bake.as_secs()));
@@ -138,11 +176,11 @@ fn watch(
         closing.hear(store);
         let answered = ask();
         // A death is the better reason: whoever answers by then is another.
-        still_up(store, &mut instance)?;
+        still_up(store, &list(store)?, &mut instance)?;
         answered?;
         asked += 1;
     }
-    Ok(asked)
+    Ok((asked, instance))
 }
 
 /// A fresh connection: it is answered by that release, ready. An instance that was told to retire and answers all the same is
@@ -160,45 +198,51 @@ fn ask(store: &Store, id: &ReleaseId, address: &Address) -> std::result::Result<
 }
 
 /// Fails where the instance has ended; one that was told to, for a fresh one of the same release, is replaced by that.
-fn still_up(store: &Store, instance: &mut Instance) -> std::result::Result<(), String> {
-    let shown = systemd::show(store.host(), instance).map_err(|error| error.to_string())?;
-    if shown.is_up() {
+fn still_up(store: &Store, units: &Units, instance: &mut Instance) -> std::result::Result<(), String> {
+    if units.up().any(|up| up == instance) {
         return Ok(());
     }
-    let units = Units::list(store.host()).unwrap_or_default();
     let records = store.records().unwrap_or_default();
     match units.newest(&instance.release) {
         Some(next) if trail::is_activation(next.n, &records) => *instance = next.clone(),
         // One that a boot started instead is of no account.
-        _ => return Err(shown.ended()),
+        _ => return Err(said(systemd::show(store.host(), instance))?.ended()),
     }
     Ok(())
 }
 
-fn pass(store: &Locked, id: &ReleaseId, asked: u32, keep: Option<usize>, closing: Closing) -> Result<()> {
+fn pass(
+    store: &Locked,
+    id: &ReleaseId,
+    held: &Held,
+    boot: Asked<bool>,
+    keep: Option<usize>,
+    closing: Closing,
+) -> Result<()> {
     let release = store.release(id)?;
     // Whichever way it was: what is good is a way back from now on.
     store.goes_back();
-    units::put_boot(store, &release)?;
+    units::put_boot(store, &release, boot)?;
     store.record_validation(id)?;
     store.point(Link::Validated, id)?;
     closing.end(store, id, Outcome::Validated, None);
     // The release is good; what could not be tidied up is no reason to say otherwise.
-    if let Err(error) = tidy_up(store, keep) {
+    if let Err(error) = tidy_up(store, &held.units, keep) {
         say(&format!("not tidied up: {error}"));
     }
     warn_of_socket(store, &release);
     say(&format!(
         "release {id} ({}) is current and validated: {asked} of {asked} fresh connections",
-        release.manifest.label
+        release.manifest.label,
+        asked = held.asked,
     ));
     Ok(())
 }
 
-fn tidy_up(store: &Locked, keep: Option<usize>) -> Result<()> {
-    let units = switch::tidy(store)?;
+fn tidy_up(store: &Locked, units: &Units, keep: Option<usize>) -> Result<()> {
+    switch::tidy(store, units)?;
     store.keep_reserve()?;
-    keep.map_or(Ok(()), |keep| prune_within(store, &units, keep).map(drop))
+    keep.map_or(Ok(()), |keep| prune_within(store, units, keep).map(drop))
 }
 
 fn fail(store: &Locked, id: &ReleaseId, reason: &str, closing: Closing) -> Error {
@@ -213,7 +257,7 @@ fn fail(store: &Locked, id: &ReleaseId, reason: &str, closing: Closing) -> Error
         if store.named_by(Link::Validated).as_ref() != Some(&to.id) {
             // The one that failed had been validated before, or was the first.
             store.point(Link::Validated, &to.id)?;
-            units::put_boot(store, &to)?;
+            units::put_boot(store, &to, systemd::ask_whether_it_changed(store.host(), systemd::BOOT)?)?;
         }
         Ok(())
     });

@@ -1,5 +1,7 @@
 //! Candidates that fail: the old release serves on as if nothing had been tried.
 
+use std::thread;
+
 use rig::{Agent, Deployment, Host, Load, Mode};
 use serde_json::Value;
 
@@ -149,4 +151,21 @@ fn a_first_release_that_fails_leaves_nothing_listening_and_the_next_one_serves()
     assert_eq!(host.run("systemctl is-system-running").output.trim(), "running");
     agent.deploy(&good.archive).expect_success();
     assert_converged(&host, good.id.as_str());
+}
+
+#[test]
+fn an_instance_that_is_started_by_hand_while_a_candidate_starts_retires_too() {
+    let (host, good, mut contents) = (Host::boot(), good("good"), contents());
+    unit(&mut contents, "Type=notify\n", "Type=notify\nExecStartPre=/bin/sleep 3\n");
+    let candidate = contents.pack("slow").unwrap();
+    Agent::new(&host).deploy(&good.archive).expect_success();
+    thread::scope(|scope| {
+        let deployment = scope.spawn(|| Agent::new(&host).deploy(&candidate.archive));
+        host.wait_until("the candidate starts", |host| {
+            host.run(&format!("systemctl is-active 'app-{}@*' | grep activating", candidate.id)).code == 0
+        });
+        host.succeed(&format!("systemctl start app-{}@1000000", good.id));
+        deployment.join().unwrap().expect_success();
+    });
+    assert_converged(&host, candidate.id.as_str());
 }

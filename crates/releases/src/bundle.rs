@@ -57,6 +57,14 @@ pub fn make(workspace: &Path, label: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Builds the programs that a bundle ships; returns the folder that they are in.
+///
+/// # Errors
+/// Where cargo fails.
+pub fn programs(workspace: &Path) -> Result<PathBuf> {
+    build(workspace, &BINARIES)
+}
+
 /// Builds some of the workspace, named in cargo's words, as what a bundle ships; returns the folder that it is in.
 ///
 /// # Errors
@@ -80,9 +88,9 @@ impl Contents {
     /// As [`make`].
     pub fn build(workspace: &Path) -> Result<Self> {
         let mut contents = Self { commit: commit(workspace), ..Self::default() };
-        let binaries = build(workspace, &BINARIES)?;
+        let programs = programs(workspace)?;
         for name in ["app", "releasectl"] {
-            contents.add(&format!("bin/{name}"), EXECUTABLE, &binaries.join(name))?;
+            contents.add(&format!("bin/{name}"), EXECUTABLE, &programs.join(name))?;
         }
         contents.add("appspec.yml", PLAIN, &workspace.join("appspec.yml"))?;
         for (folder, mode) in [("hooks", EXECUTABLE), ("units", PLAIN)] {

@@ -3,10 +3,11 @@
 use std::{
     io,
     path::PathBuf,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
+
+use releases::bundle;
 
 use crate::{
     Load, Mode, Report, report,
@@ -23,34 +24,29 @@ pub enum Server {
 }
 
 impl Server {
-    /// Builds it, optimized as a bundle is.
+    /// Builds it as a bundle's programs are.
     ///
     /// # Errors
     /// Where cargo does not start, or fails.
     pub fn build(self) -> io::Result<PathBuf> {
-        let target = match self {
-            Self::App => ["--bin", "app"],
-            Self::Stock => ["--example", "stock"],
-        };
-        build(&[["--package", "app"], target].concat())
+        match self {
+            Self::App => {
+                let built = bundle::programs(crate::workspace());
+                built.map(|folder| folder.join("app")).map_err(io::Error::other)
+            }
+            Self::Stock => example("stock"),
+        }
     }
 }
 
-/// Builds one program, optimized as a bundle is.
+/// An example of the product's package, built as a bundle's programs are. All of them are built at once: their dependencies
+/// have features that no bundle's have, and are built once for all.
 ///
 /// # Errors
 /// Where cargo does not start, or fails.
-pub(crate) fn build(arguments: &[&str]) -> io::Result<PathBuf> {
-    let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-    command.args(["build", "--release", "--quiet"]).args(arguments);
-    command.args(["--message-format", "json-render-diagnostics"]).current_dir(crate::workspace());
-    let output = command.stderr(std::process::Stdio::inherit()).output()?;
-    // The last artifact is the one that was asked for.
-    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut built = messages.filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)));
-    let failed = || io::Error::other(format!("cargo build {} built no program", arguments.join(" ")));
-    built.next_back().ok_or_else(failed)
+pub(crate) fn example(name: &str) -> io::Result<PathBuf> {
+    let built = bundle::build(crate::workspace(), &["--package", "app", "--examples"]);
+    built.map(|folder| folder.join("examples").join(name)).map_err(io::Error::other)
 }
 
 /// Runs it, telling what happens; returns whether nothing was lost, and every run had what it must have.

@@ -1,9 +1,12 @@
 //! A way to replace what serves, and what it is set up by: those files are beside this one.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use super::{Cell, root::root, version};
-use crate::table;
 
 /// A way to replace what serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,5 +89,18 @@ impl Kind {
 /// Built as it is locked: outside the workspace nothing else holds it.
 pub(super) fn ecdysis() -> io::Result<PathBuf> {
     const MANIFEST: &str = "crates/rig/src/bench/peers/ecdysis/Cargo.toml";
-    table::build(&["--locked", "--manifest-path", MANIFEST, "--target-dir", "target/peers"])
+    build(&["--locked", "--manifest-path", MANIFEST, "--target-dir", "target/peers"])
+}
+
+fn build(arguments: &[&str]) -> io::Result<PathBuf> {
+    let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    command.args(["build", "--release", "--quiet"]).args(arguments);
+    command.args(["--message-format", "json-render-diagnostics"]).current_dir(crate::workspace());
+    let output = command.stderr(Stdio::inherit()).output()?;
+    // The last artifact is the one that was asked for.
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut built = messages.filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)));
+    let failed = || io::Error::other(format!("cargo build {} built no program", arguments.join(" ")));
+    built.next_back().ok_or_else(failed)
 }

@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use releases::bundle;
-
 use super::{BARE, SHIPPED, answer::Answer, axum, generator::Generator};
-use crate::bench::{
-    peers::{Cell, Kind, Peer, version},
-    stage::{self, Program},
+use crate::{
+    bench::{
+        peers::{Cell, Kind, Peer, version},
+        stage::{self, Program},
+    },
+    table,
 };
 
 /// Some ticks of 10 ms, in which processor time is counted.
@@ -27,9 +28,7 @@ pub(super) struct Programs {
 
 impl Programs {
     pub fn build() -> io::Result<Self> {
-        let example = ["--package", "app", "--example", "greeting"];
-        let folder = bundle::build(crate::workspace(), &example).map_err(io::Error::other)?;
-        Ok(Self { app: stage::program()?, greeting: folder.join("examples/greeting") })
+        Ok(Self { app: stage::program()?, greeting: table::example("greeting")? })
     }
 }
 

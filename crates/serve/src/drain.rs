@@ -462,6 +462,18 @@ impl Counts {
         self.cut.load(Ordering::Relaxed)
     }
 
+    /// Whose responses have not ended, and what is open where anything is under way. That is a look at each connection, of which
+    /// thousands may be idle: nothing is made of those.
+    pub(crate) fn under_way(&self) -> (u64, Vec<Cut>) {
+        let (mut requests, mut under_way) = (0, Vec::new());
+        let open = self.open();
+        for exchange in open.values().filter(|exchange| exchange.has_begun() || exchange.is_upgraded()) {
+            requests += exchange.requests();
+            under_way.extend(exchange.describe().into_iter().filter(|open| open.kind != "idle"));
+        }
+        (requests, under_way)
+    }
+
     /// Everything that is open, the oldest first.
     pub(crate) fn describe(&self) -> Vec<Cut> {
         self.open().values().flat_map(|exchange| exchange.describe()).collect()
@@ -569,6 +581,17 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(490)).await;
         phases.to(Phase::Alone);
         assert_eq!(deadline(watch.stage()), BOTH.1, "never later than the longest");
+    }
+
+    #[test]
+    fn of_what_is_open_that_is_told_which_is_under_way() {
+        let (_signal, watch) = channel();
+        let (_idle, busy, speaks) = (open(&watch), open(&watch), open(&watch));
+        let _asked = busy.exchange().begin_stream(&hyper::Uri::from_static("/"));
+        speaks.exchange().set_partial(true);
+        let (requests, under_way) = watch.counts().under_way();
+        let kinds: Vec<_> = under_way.iter().map(|open| open.kind).collect();
+        assert_eq!((requests, kinds), (1, vec!["request", "head"]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -82,6 +82,7 @@ impl Reporter {
     pub(crate) fn write(&self, state: State, accepting: bool) {
         let Some(path) = &self.path else { return };
         let counts = &self.counts;
+        let (requests, under_way) = counts.under_way();
         let report = Report {
             format: 1,
             release: &self.release,
@@ -90,13 +91,13 @@ impl Reporter {
             state,
             accepting,
             connections: counts.connections(),
-            requests: counts.requests(),
+            requests,
             late_bytes: counts.late_bytes(),
             taken: counts.taken(),
             handed_over: counts.handed_over(),
             drained: counts.drained(),
             cut: counts.cut(),
-            waits: if let State::Retiring = state { self.waits() } else { Vec::new() },
+            waits: if let State::Retiring = state { waits(under_way) } else { Vec::new() },
         };
         let report = serde_json::to_vec(&report).unwrap_or_default();
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,13 +116,6 @@ impl Reporter {
         }
     }
 
-    fn waits(&self) -> Vec<Wait> {
-        let mut open: Vec<Cut> = self.each().into_iter().filter(|open| open.kind != "idle").collect();
-        open.sort_by_key(|open| std::cmp::Reverse(open.age));
-        let wait = |open: &Cut| Wait { kind: open.kind, route: open.route(), age_ms: open.age.as_millis() as u64 };
-        open.iter().take(WAITS).map(wait).collect()
-    }
-
     /// What is open, one by one.
     pub(crate) fn each(&self) -> Vec<Cut> {
         self.counts.describe()
@@ -134,8 +128,10 @@ impl Reporter {
     /// How far the retirement is, and what holds it up, for people.
     pub(crate) fn progress(&self) -> String {
         let (handed_over, drained) = (self.counts.handed_over(), self.counts.drained());
-        let mut line = format!("{}; {handed_over} handed over, {drained} drained", self.open());
-        for Wait { kind, route, age_ms } in self.waits() {
+        let (requests, under_way) = self.counts.under_way();
+        let open = self.open_beside(requests);
+        let mut line = format!("{open}; {handed_over} handed over, {drained} drained");
+        for Wait { kind, route, age_ms } in waits(under_way) {
             // A connection without a request has no route.
             let what = format!("{kind} {route}");
             line.push_str(&format!("; {} for {} s", what.trim_end(), age_ms / 1000));
@@ -152,8 +148,19 @@ impl Reporter {
 
     /// What is still open, for people.
     pub(crate) fn open(&self) -> String {
-        format!("{} connections, {} requests in flight", self.counts.connections(), self.counts.requests())
+        self.open_beside(self.counts.requests())
     }
+
+    fn open_beside(&self, requests: u64) -> String {
+        format!("{} connections, {requests} requests in flight", self.counts.connections())
+    }
+}
+
+/// The longest first.
+fn waits(mut under_way: Vec<Cut>) -> Vec<Wait> {
+    under_way.sort_by_key(|open| std::cmp::Reverse(open.age));
+    let wait = |open: &Cut| Wait { kind: open.kind, route: open.route(), age_ms: open.age.as_millis() as u64 };
+    under_way.iter().take(WAITS).map(wait).collect()
 }
 
 /// Whole at every moment for who reads it; it need not outlive a power cut.

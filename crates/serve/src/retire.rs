@@ -18,6 +18,8 @@ use crate::{
 const ASK_FOR: Duration = Duration::from_secs(15);
 /// How often the file is made anew at first: most of a handover is a matter of milliseconds, and who asked for it looks.
 const OFTEN: Duration = Duration::from_millis(10);
+/// It looks at each connection, and who hands thousands over has better to do: so many times what it takes lie between.
+const SELDOM: u32 = 20;
 /// How long what is cut may take to be dropped.
 const DROP: Duration = Duration::from_millis(100);
 
@@ -36,8 +38,9 @@ pub(crate) async fn retire(
     let Some(offers) = signal.retire(config.drain) else { return };
     reporter.write(State::Retiring, true);
     notify::extend(config.drain.min(ASK_FOR) + MARGIN);
-    notify::stopping(&format!("retiring: {}", reporter.open()));
-    tracing::info!(open = reporter.open(), "retiring");
+    let open = reporter.open();
+    notify::stopping(&format!("retiring: {open}"));
+    tracing::info!(open, "retiring");
     let (mut succession, mut close) =
         (pin!(Succession::new(place, phases.clone(), offers).run()), pin!(acceptor.close()));
     let (mut second, mut alive, mut stages) = (interval(EACH_SECOND), Alive::new(), phases.subscribe());
@@ -56,7 +59,11 @@ pub(crate) async fn retire(
             }
             never = &mut succession => match never {},
             _ = stages.changed() => notify::status(&status(&phases, reporter)),
-            _ = often.tick(), if Instant::now() < until => reporter.write(State::Retiring, accepting),
+            _ = often.tick(), if Instant::now() < until => {
+                let began = Instant::now();
+                reporter.write(State::Retiring, accepting);
+                often.reset_after(OFTEN.max(began.elapsed() * SELDOM));
+            }
             () = alive.tick() => notify::alive(),
             _ = second.tick() => {
                 reporter.write(State::Retiring, accepting);

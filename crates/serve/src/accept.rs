@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     connection,
-    drain::{GRACE_ALONE, Phase, Watch},
+    drain::{GRACE_ALONE, Phase, Phases, Watch},
     io::Io,
     listener::{ACCEPT_AGAIN, Accepting, Owner},
     parked::{Received, Unfit},
@@ -56,13 +56,8 @@ impl Acceptor {
     ///
     /// With a successor that is at once: it takes what waits in the queue. Alone, nobody would: what waits in a parent's
     /// socket when that is closed (a host shuts down) is reset. So the queue is emptied through the grace.
-    pub(crate) async fn close(self) {
-        let mut watch = self.watch.clone();
-        let mut stage = watch.stage();
-        while matches!(stage.phase, Phase::Serving | Phase::Seeking) {
-            watch.leaves(stage).await;
-            stage = watch.stage();
-        }
+    pub(crate) async fn close(self, phases: Phases) {
+        let (mut watch, stage) = (self.watch.clone(), phases.known().await);
         match (stage.phase, self.owner) {
             (Phase::Alone, Owner::Parent) => tokio::select! {
                 never = self.run() => match never {},

@@ -123,12 +123,14 @@ pub(crate) const AT_ONCE: usize = 8;
 
 /// A new drain, which nobody has signalled.
 pub(crate) fn channel() -> (Signal, Watch) {
-    let (stage, watched) = watch::channel(Stage::new(Phase::Serving));
+    let stage = Stage::new(Phase::Serving);
+    let (told, watched) = watch::channel(stage);
+    let phases = Phases { stage: watch::Sender::new(stage), told, counts: Arc::default() };
     let (alive, ended) = mpsc::channel(1);
     let (offer, offers) = mpsc::unbounded_channel();
-    let counts = Arc::new(Counts::default());
-    let watch = Watch { stage: watched, counts: counts.clone(), offer, turns: Turns::new(), alive: alive.downgrade() };
-    (Signal { phases: Phases { stage, counts }, offers: Some(offers), alive: Some(alive), ended }, watch)
+    let counts = phases.counts.clone();
+    let watch = Watch { stage: watched, counts, offer, turns: Turns::new(), alive: alive.downgrade() };
+    (Signal { phases, offers: Some(offers), alive: Some(alive), ended }, watch)
 }
 
 /// Held by the server.
@@ -152,7 +154,10 @@ impl Signal {
     pub(crate) fn retire(&mut self, deadline: Duration) -> Option<Offers> {
         let spread = (APART * self.phases.counts.connections() as u32).min(SPREAD).min(deadline / 4);
         self.phases.counts.retiring.store(true, Ordering::Release);
-        self.phases.stage.send_replace(Stage { spread, ..Stage::new(Phase::Seeking) });
+        self.phases.turn(|stage| {
+            *stage = Stage { spread, ..Stage::new(Phase::Seeking) };
+            true
+        });
         self.offers.take()
     }
 
@@ -179,18 +184,46 @@ impl Signal {
 #[derive(Clone, Debug)]
 pub(crate) struct Phases {
     stage: watch::Sender<Stage>,
+    /// The same, as connections are told.
+    told: watch::Sender<Stage>,
     counts: Arc<Counts>,
 }
 
 impl Phases {
     pub(crate) fn to(&self, phase: Phase) {
-        self.stage.send_if_modified(|stage| {
+        self.turn(|stage| {
             let turns = stage.phase != phase && stage.phase != Phase::Cut;
             if turns {
                 (stage.phase, stage.since) = (phase, Instant::now());
             }
             turns
         });
+    }
+
+    fn turn(&self, turns: impl FnOnce(&mut Stage) -> bool) {
+        self.stage.send_if_modified(|stage| {
+            let has_turned = turns(stage);
+            if has_turned {
+                self.tell(*stage);
+            }
+            has_turned
+        });
+    }
+
+    /// That a successor has been found changes nothing for who is about to leave, and is there to be seen: ten thousand that
+    /// are woken to hear of it stand before each request that arrives then.
+    fn tell(&self, stage: Stage) {
+        self.told.send_if_modified(|told| {
+            let left_before = std::mem::replace(told, stage).hands_over();
+            !(left_before && stage.hands_over())
+        });
+    }
+
+    /// Returns when it is known whether somebody serves beside this instance. Cancel safe.
+    pub(crate) async fn known(&self) -> Stage {
+        let mut stages = self.subscribe();
+        let known = stages.wait_for(|stage| !matches!(stage.phase, Phase::Serving | Phase::Seeking)).await;
+        known.map_or_else(|_| unreachable!("its sender is here"), |stage| *stage)
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -581,6 +614,19 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(490)).await;
         phases.to(Phase::Alone);
         assert_eq!(deadline(watch.stage()), BOTH.1, "never later than the longest");
+    }
+
+    #[tokio::test]
+    async fn who_is_about_to_leave_is_not_woken_to_hear_that_a_successor_was_found() {
+        let (mut signal, mut watch) = channel();
+        signal.retire(BOTH.0);
+        watch.stage.borrow_and_update();
+        signal.phases().to(Phase::HandingOver);
+        assert_eq!(watch.stage().phase, Phase::HandingOver, "whoever looks sees it");
+        assert!(!watch.stage.has_changed().unwrap());
+        assert_eq!(signal.phases().known().await.phase, Phase::HandingOver);
+        signal.phases().to(Phase::Alone);
+        assert!(watch.stage.has_changed().unwrap(), "it is left again");
     }
 
     #[test]

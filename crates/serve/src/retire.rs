@@ -42,7 +42,7 @@ pub(crate) async fn retire(
     notify::stopping(&format!("retiring: {open}"));
     tracing::info!(open, "retiring");
     let (mut succession, mut close) =
-        (pin!(Succession::new(place, phases.clone(), offers).run()), pin!(acceptor.close()));
+        (pin!(Succession::new(place, phases.clone(), offers).run()), pin!(acceptor.close(phases.clone())));
     let (mut second, mut alive, mut stages) = (interval(EACH_SECOND), Alive::new(), phases.subscribe());
     let (mut often, until) = (interval(OFTEN), Instant::now() + EACH_SECOND);
     let mut accepting = true;

@@ -354,7 +354,7 @@ fn however_long_a_handover_goes_on_a_connection_on_its_way_is_the_successors() {
     old.signal();
     let successor = peer::welcome(&listening, 2, 1);
     let (mut owned, began) = (vec![successor.receive()], Instant::now());
-    // Eight are on their way at any time, and each is answered well within a second.
+    // Sixteen are on their way at any time, and each is answered well within a second.
     while began.elapsed() < Duration::from_millis(1500) {
         spin(Duration::from_millis(30));
         successor.send(&TOOK);

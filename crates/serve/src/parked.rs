@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -59,12 +60,12 @@ impl Received {
             return Err(Unfit::Kind);
         }
         // A reset client has no name any more (getpeername(2), ENOTCONN); a socket that was never connected neither.
-        rustix::net::getpeername(&socket).map_err(|_| Unfit::Gone)?;
+        let name = rustix::net::getpeername(&socket).map_err(|_| Unfit::Gone)?;
         set_nonblocking(&socket).map_err(room)?;
         match domain {
             AddressFamily::INET | AddressFamily::INET6 => {
+                let address = name.and_then(|name| SocketAddr::try_from(name).ok()).ok_or(Unfit::Gone)?;
                 let stream = tokio::net::TcpStream::from_std(socket.into()).map_err(room)?;
-                let address = stream.peer_addr().map_err(|_| Unfit::Gone)?;
                 Ok(Self { peer: Peer::Tcp(address), stream: Stream::Tcp(stream) })
             }
             AddressFamily::UNIX => {
@@ -83,5 +84,8 @@ fn room(_: io::Error) -> Unfit {
 /// It is so already for every connection that an instance accepted; whoever sends another must not block a thread.
 fn set_nonblocking(socket: impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(&socket)?;
-    Ok(rustix::fs::fcntl_setfl(socket, flags | OFlags::NONBLOCK)?)
+    if !flags.contains(OFlags::NONBLOCK) {
+        rustix::fs::fcntl_setfl(socket, flags | OFlags::NONBLOCK)?;
+    }
+    Ok(())
 }

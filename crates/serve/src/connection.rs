@@ -233,8 +233,12 @@ impl Clock {
     }
 
     fn poll(&mut self, context: &mut Context<'_>, stream: &Stream, exchange: &Exchange) -> Poll<Rung> {
+        if exchange.in_flight() {
+            exchange.takes_time();
+            return Poll::Pending;
+        }
         // The end of a connection has limits of its own.
-        if exchange.in_flight() || exchange.is_closing() {
+        if exchange.is_closing() {
             return Poll::Pending;
         }
         let (head_since, will_ring) = (exchange.head_since(), self.will_ring(context));

@@ -88,7 +88,7 @@ struct InFlight {
 }
 
 /// A request that was given to the router.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Asked {
     told: Mutex<Told>,
     answered: AtomicBool,
@@ -97,28 +97,28 @@ struct Asked {
 }
 
 /// What is told of a request that holds a retirement up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Told {
-    began: Instant,
+    /// Noted by whoever first sees that it takes its time: most do not, and have none.
+    began: Option<Instant>,
     /// A copy: what hyper has of it keeps the buffer that its head was read into, for as long as a response goes on.
     path: String,
 }
 
 impl Asked {
-    fn new(began: Instant) -> Self {
-        let told = Mutex::new(Told { began, path: String::new() });
-        Self { told, answered: AtomicBool::default(), given: AtomicBool::default() }
-    }
-
     /// Begins, in the place of one that has ended.
     fn begin(&self, uri: &Uri) {
         self.answered.store(false, Ordering::Release);
         self.given.store(false, Ordering::Release);
         let mut told = lock(&self.told);
-        told.began = Instant::now();
+        told.began = None;
         told.path.clear();
         told.path.shrink_to(PATH);
         told.path.push_str(uri.path());
+    }
+
+    fn began(&self) -> Instant {
+        *lock(&self.told).began.get_or_insert_with(Instant::now)
     }
 }
 
@@ -135,7 +135,7 @@ impl Exchange {
             left: AtomicU64::default(),
             asked: AtomicU64::default(),
             requests: AtomicU64::default(),
-            one: Asked::new(idle_since),
+            one: Asked::default(),
             idle_since: AtomicU64::default(),
             idle_first: idle_since,
             in_flight: Mutex::default(),
@@ -363,8 +363,9 @@ impl Exchange {
 
     /// The same of HTTP/2, whose frames are none of the connection's business.
     pub(crate) fn begin_stream(self: &Arc<Self>, uri: &Uri) -> Message {
-        let stream = Arc::new(Asked::new(Instant::now()));
+        let stream = Arc::new(Asked::default());
         stream.begin(uri);
+        stream.began();
         let streams = &mut self.lock().streams;
         streams.push(stream.clone());
         self.ask(streams.len(), Some(stream))
@@ -375,6 +376,11 @@ impl Exchange {
         // It is hyper's task alone that asks.
         self.asked.store(self.asked() + 1, Ordering::Release);
         Message { exchange: self.clone(), stream }
+    }
+
+    /// A turn of the connection is over, and the response to its request is not.
+    pub(crate) fn takes_time(&self) {
+        self.one.began();
     }
 
     /// What is open here, one entry for each request, or one for the connection.
@@ -398,8 +404,7 @@ impl Exchange {
     }
 
     fn cut(self: &Arc<Self>, kind: &'static str, asked: &Asked) -> Cut {
-        let told = lock(&asked.told);
-        Cut { kind, age: told.began.elapsed(), request: Some((self.clone(), told.path.clone())) }
+        Cut { kind, age: asked.began().elapsed(), request: Some((self.clone(), lock(&asked.told).path.clone())) }
     }
 
     fn lock(&self) -> MutexGuard<'_, InFlight> {

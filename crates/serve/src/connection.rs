@@ -124,6 +124,9 @@ async fn http1(io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Option<Spoke>
     let mut builder = http1::Builder::new();
     // The clocks are ours: they go on in the next process.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head::LIMIT);
+    // Whether a client has gone is looked at here, where its response is not there at once. hyper would look each time, and
+    // for that make room for what may come: 8 KiB, which the request keeps it from taking of the buffer that it has.
+    builder.half_close(true);
     let mut connection = builder.serve_connection(TokioIo::new(io), answer).with_upgrades();
     let (mut turn, mut clock) = (None, Clock::new(watch.stage(), Keeps::Buffers));
     loop {
@@ -138,6 +141,7 @@ async fn http1(io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Option<Spoke>
         exchange.hold(rests);
         let served = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
             Poll::Ready(result) => Poll::Ready(Served::Ended(result)),
+            Poll::Pending if exchange.is_waited_for() && has_gone(&stream, context) => Poll::Ready(Served::Deserted),
             Poll::Pending if !rests || !exchange.is_at_boundary() => Poll::Pending,
             Poll::Pending => Poll::Ready(if may_leave { Served::Leaves } else { Served::Rests }),
         });
@@ -153,6 +157,7 @@ async fn http1(io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Option<Spoke>
                     drop(alive);
                     return ended(result);
                 }
+                Served::Deserted => return None,
                 Served::Leaves => break,
                 Served::Rests => {}
             },
@@ -174,9 +179,16 @@ async fn http1(io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Option<Spoke>
 /// What becomes of an HTTP/1.1 connection in hyper.
 enum Served {
     Ended(hyper::Result<()>),
+    /// Its client has gone, and waits for no response.
+    Deserted,
     Leaves,
     /// It is at a boundary, and has no turn yet.
     Rests,
+}
+
+/// Whether a client has ended the connection, or it has failed. If not, who asks is woken when that is so.
+fn has_gone(stream: &Stream, context: &mut Context<'_>) -> bool {
+    matches!(stream.poll_peek(context), Poll::Ready(Ok(0) | Err(_)))
 }
 
 /// Tells when a connection's time is up, of one stage.

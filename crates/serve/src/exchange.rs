@@ -249,6 +249,11 @@ impl Exchange {
             || self.in_flight()
     }
 
+    /// Whether nothing is to be read until a response has ended, and nothing has been: whoever asked may go meanwhile.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.in_flight() && self.wants() == Wants::Nothing && !self.ahead.load(Ordering::Acquire)
+    }
+
     /// Whether the request has been read to its end, and bytes that follow it too.
     pub(crate) fn has_read_on(&self) -> bool {
         self.left.load(Ordering::Acquire) == 0 && self.ahead.load(Ordering::Acquire)

@@ -110,11 +110,20 @@ thread_local! {
 
 /// As good as random, without a system call: `SipHash`, with a random key, of a count.
 fn new_id() -> HeaderValue {
-    let id = IDS.with(|(key, given)| {
+    let halves = IDS.with(|(key, given)| {
         let count = given.replace(given.get() + 1);
-        format!("{:016x}{:016x}", key.hash_one((count, 0)), key.hash_one((count, 1)))
+        [key.hash_one((count, 0)), key.hash_one((count, 1))]
     });
-    HeaderValue::try_from(id).unwrap_or_else(|_| unreachable!("it is of hexadecimal digits"))
+    HeaderValue::from_bytes(&hexadecimal(halves)).unwrap_or_else(|_| unreachable!("it is of hexadecimal digits"))
+}
+
+/// Digit by digit: to format them took a twentieth of all instructions.
+fn hexadecimal(halves: [u64; 2]) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(halves.into_iter().flat_map(u64::to_be_bytes)) {
+        pair.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    }
+    digits
 }
 
 #[cfg(test)]

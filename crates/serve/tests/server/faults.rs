@@ -92,7 +92,7 @@ fn a_successor_that_takes_no_more_is_heard_to_its_last_answer() {
     let successor = peer::welcome(&listening, 2, 1);
     drop(listening);
     // As many as are on their way at once: the next is sent when one of them is answered.
-    let owned: Vec<_> = (0..8).map(|_| TcpStream::from(successor.receive().1.unwrap())).collect();
+    let owned: Vec<_> = (0..16).map(|_| TcpStream::from(successor.receive().1.unwrap())).collect();
     // As one does that retires: what was sent it reads, and no more can be.
     rustix::net::shutdown(&successor, rustix::net::Shutdown::Read).unwrap();
     for _ in &owned {

@@ -377,6 +377,7 @@ mod tests {
         body::{Body, Bytes},
         routing::{get, post},
     };
+    use futures_util::StreamExt;
     use tokio::{
         io::AsyncReadExt,
         net::{TcpListener, TcpStream},
@@ -635,6 +636,34 @@ mod tests {
             if let Ok(Some(offer)) = timeout(SECOND, offers.recv()).await {
                 assert!(offer.parked.ahead.is_empty(), "{:?}", offer.parked.ahead);
             }
+        }
+    }
+
+    // A clock that stands still but for sleeps would not wait for what the kernel has yet to bring.
+    #[tokio::test]
+    async fn a_request_that_comes_while_a_response_is_being_sent_is_read_after_it() {
+        let taken = Arc::new(Notify::new());
+        let all = taken.clone();
+        let large = async move |body: Body| {
+            tokio::spawn(async move {
+                let (mut data, mut left) = (body.into_data_stream(), 10);
+                while left > 0 {
+                    left -= data.next().await.unwrap().unwrap().len();
+                }
+                all.notify_one();
+            });
+            Bytes::from(vec![b'x'; 32 << 20])
+        };
+        let mut served = Served::accepted(hello().route("/large", post(large))).await;
+        let half = b"POST /large HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello";
+        assert!(served.ask(half).await.starts_with("HTTP/1.1 200"));
+        // hyper looks for what follows as soon as it has the body, and is told to wait.
+        served.client.write_all(&[b"world", GET].concat()).await.unwrap();
+        timeout(10 * SECOND, taken.notified()).await.expect("the handler has the body");
+        let (mut bytes, mut length) = (vec![0; 1 << 20], 0);
+        while !bytes[..length].ends_with(b"hello") {
+            length = timeout(10 * SECOND, served.client.read(&mut bytes)).await.expect("it is answered").unwrap();
+            assert!(length > 0, "closed");
         }
     }
 

@@ -105,6 +105,9 @@ fn a_candidate_that_is_ready_and_rejected_hands_its_connections_back() {
     stage.host.succeed(&format!("systemctl start {candidate}"));
     // Both accept now, and the kernel may favour one of them: what arrives while the old one is stopped is the candidate's.
     stage.host.succeed(&format!("systemctl kill -s STOP {old}"));
+    // Each of its threads stops for itself, and one that has yet to could accept.
+    let states = format!("cat /proc/$(systemctl show -P MainPID {old})/task/*/stat | cut -d' ' -f3 | sort -u");
+    stage.host.wait_until("it stands still", |host| host.run(&states).output.trim() == "T");
     let mut clients: Vec<TcpStream> = stage.host.in_network(|| (0..50).map(|_| connect()).collect());
     clients.iter_mut().for_each(|stream| assert_kept(stream, &first));
     stage.host.succeed(&format!("systemctl kill -s CONT {old}"));

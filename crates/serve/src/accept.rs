@@ -74,7 +74,10 @@ impl Acceptor {
     fn empty(&self) {
         while let Ok(permit) = self.permits.clone().try_acquire_owned() {
             match self.listener.accept_now() {
-                Ok(Some(Received { stream, peer })) => self.serve(stream, peer, permit),
+                Ok(Some(Received { socket, peer })) => match Stream::unpark(socket, &peer) {
+                    Ok(stream) => self.serve(stream, peer, permit),
+                    Err(_) => return,
+                },
                 Err(Unfit::Gone) => {}
                 Ok(None) | Err(_) => return,
             }

@@ -5,8 +5,7 @@
 //! connections over, one that is fresh or idle goes to it as it is; a busy one does so as soon as it is idle. They go a few at a
 //! time, and whoever waits for its turn is served here meanwhile.
 //!
-//! One that stays idle *rests*: it is taken out of hyper, whose buffers are five times as large as all the rest of it, and is
-//! no more than a socket that is waited at.
+//! One that stays idle *rests*: it is taken out of hyper and out of its task, and is no more than a socket that is waited at.
 
 use std::{
     future::{Future, poll_fn},
@@ -35,7 +34,7 @@ use crate::{
 };
 
 /// How long an idle connection is kept: longer than the 60 s for which balancers keep theirs, so that it is they who close.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long an idle connection keeps its buffers: to make them anew takes a few microseconds, and most clients that ask often
 /// ask again within that.
 const RESTS_AFTER: Duration = Duration::from_millis(250);
@@ -59,13 +58,17 @@ pub(crate) async fn serve(io: Box<Io>, routes: Routes, watch: Watch) {
     }
 }
 
-async fn converse(mut io: Box<Io>, routes: &Routes, mut watch: Watch) {
-    while let Some((parked, turn)) = serve_here(io, routes, &mut watch).await {
-        let Err(refused) = watch.hand_over(parked, turn).await else { return };
-        io = match Io::resume(refused, watch.clone()) {
-            Ok(io) => Box::new(io),
-            Err(error) => return tracing::warn!(%error, "cannot take a connection back"),
-        };
+async fn converse(io: Box<Io>, routes: &Routes, mut watch: Watch) {
+    if let Some((parked, turn)) = serve_here(io, routes, &mut watch).await {
+        watch.hand_over(parked, turn, routes.clone());
+    }
+}
+
+/// Goes on with a connection that was parked, in a task of its own.
+pub(crate) fn resume(parked: Parked, routes: Routes, watch: Watch) {
+    match Io::resume(parked, watch.clone()) {
+        Ok(io) => drop(tokio::spawn(serve(Box::new(io), routes, watch))),
+        Err(error) => tracing::warn!(%error, "a connection is lost: it cannot be registered again"),
     }
 }
 
@@ -75,13 +78,26 @@ async fn serve_here(mut io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Opti
         match waits(&mut io, watch).await {
             // In boxes: what waits is to be no larger than it is.
             Waits::Speaks(Protocol::Http1) => match Box::pin(http1(io, routes, watch)).await? {
-                Spoke::Rests(back) => io = back,
+                // How long one is kept that nobody may take over, its own task says.
+                Spoke::Rests(back) if watch.stage().is_retiring() => io = back,
+                Spoke::Rests(back) => {
+                    rest(*back, routes, watch);
+                    return None;
+                }
                 Spoke::Leaves(parked, turn) => return Some((parked, turn)),
             },
             Waits::Speaks(Protocol::Http2) => return Box::pin(http2(io, routes, watch)).await,
             Waits::Leaves(turn) => return io.park(&[]).zip(Some(turn)),
             Waits::Ends => return io.shutdown().await.ok().and(None),
         }
+    }
+}
+
+fn rest(io: Io, routes: &Routes, watch: &Watch) {
+    match io.park(&[]).map(|parked| watch.begin_rest(parked)) {
+        Some(Ok(resting)) => resting.leave(),
+        Some(Err(parked)) => resume(*parked, routes.clone(), watch.clone()),
+        None => {}
     }
 }
 
@@ -92,7 +108,7 @@ enum Waits {
     Ends,
 }
 
-/// It is fresh, or rests.
+/// It is fresh, or would rest if it could.
 async fn waits(io: &mut Io, watch: &mut Watch) -> Waits {
     let (stream, exchange, turns) = (io.stream(), io.exchange(), watch.turns());
     let mut clock = Clock::new(watch.stage(), Keeps::Connection);
@@ -388,15 +404,15 @@ mod tests {
     use super::*;
     use crate::{
         drain::{self, Counts, Offers, Phase, Signal},
-        parked::Received,
+        resting,
         stream::Peer,
     };
 
     const SECOND: Duration = Duration::from_secs(1);
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
-    /// Who hold a resting connection's exchange: its task twice, what counts it twice, and the test.
-    const RESTING: usize = 5;
+    /// Who hold a resting connection's exchange: what counts it, twice, and the test. Any task of its own would, too.
+    const RESTING: usize = 3;
 
     const TWO_CHUNKS: &[u8] =
         b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
@@ -424,9 +440,19 @@ mod tests {
             let (signal, watch) = drain::channel();
             let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
             let (io, counts) = (io(watch.clone(), watch.open(permit, idle_since).unwrap()), watch.counts());
-            let exchange = io.exchange();
-            tokio::spawn(serve(Box::new(io), Routes::new(router), watch));
+            let (exchange, routes) = (io.exchange(), Routes::new(router));
+            let watch = resting::begin(&routes, watch);
+            tokio::spawn(serve(Box::new(io), routes, watch));
             Self { client, signal, counts, exchange }
+        }
+
+        /// It has answered that.
+        async fn resting(request: &[u8]) -> Self {
+            let mut served = Self::accepted(hello()).await;
+            assert!(served.ask(request).await.ends_with("hello"));
+            sleep(2 * RESTS_AFTER).await;
+            assert!(served.rests());
+            served
         }
 
         fn hands_over(&mut self) -> Offers {
@@ -442,7 +468,6 @@ mod tests {
             String::from_utf8_lossy(&bytes[..length]).into_owned()
         }
 
-        /// As long as it is with hyper, its handler's side holds it too.
         fn rests(&self) -> bool {
             Arc::strong_count(&self.exchange) == RESTING
         }
@@ -483,20 +508,63 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_stays_idle_is_taken_out_of_hyper_and_serves_on() {
+    async fn a_connection_that_stays_idle_has_no_task_and_serves_on() {
         let mut served = Served::accepted(hello()).await;
         for _ in 0..3 {
-            sleep(RESTS_AFTER / 2).await;
-            assert!(served.rests());
             for _ in 0..3 {
                 assert!(served.ask(GET).await.ends_with("hello"));
                 sleep(RESTS_AFTER / 2).await;
                 assert!(!served.rests());
             }
             sleep(2 * RESTS_AFTER).await;
+            assert!(served.rests());
         }
         let mut offers = served.hands_over();
         assert!(timeout(SECOND, offers.recv()).await.unwrap().unwrap().parked.ahead.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_is_offered_and_goes_on_where_nobody_takes_it() {
+        let mut served = Served::resting(GET).await;
+        let mut offers = served.hands_over();
+        let offer = timeout(SECOND, offers.recv()).await.unwrap().unwrap();
+        served.signal.phases().to(Phase::Alone);
+        offer.give_back();
+        assert!(served.ask(GET).await.ends_with("hello"));
+        assert_eq!((served.counts.handed_over(), served.counts.drained()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_is_answered_within_the_grace_where_nobody_comes_after_it() {
+        for asks in [true, false] {
+            let mut served = Served::resting(GET).await;
+            let _offers = served.signal.retire(SECOND);
+            served.signal.phases().to(Phase::Alone);
+            sleep(SECOND).await;
+            if asks {
+                assert!(served.ask(GET).await.contains("connection: close"));
+            } else {
+                let took = served.ends_after().await.as_secs_f64();
+                assert!((took - 4.0).abs() < 0.1, "{took} s");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_and_cannot_leave_is_not_offered() {
+        let mut served = Served::resting(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+        let mut offers = served.hands_over();
+        assert!(timeout(10 * SECOND, offers.recv()).await.is_err());
+        assert!(served.ask(GET).await.contains("connection: close"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_is_cut_with_the_others() {
+        let mut served = Served::resting(GET).await;
+        let _offers = served.signal.retire(SECOND);
+        served.signal.cut();
+        assert_eq!(served.ends_after().await, Duration::ZERO);
+        assert_eq!((served.counts.cut(), served.counts.connections()), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -554,9 +622,10 @@ mod tests {
             client.write_all(GET).await.unwrap();
             // As another process sends it: no reactor knows yet what has arrived.
             let Stream::Tcp(stream) = stream else { unreachable!("it is TCP") };
-            let received =
-                Received { stream: Stream::Tcp(TcpStream::from_std(stream.into_std().unwrap()).unwrap()), peer };
-            let io = |watch, open| Io::received(received, fresh, None, &[], watch, open);
+            let socket = stream.into_std().unwrap().into();
+            let ahead = Default::default();
+            let io =
+                |watch, open| Io::resume(Parked { socket, peer, ahead, fresh, head_since: None, open }, watch).unwrap();
             let mut served = Served::new(client, hello(), io, Instant::now() - 80 * SECOND);
             assert!(served.ask(b"").await.ends_with("hello"), "fresh: {fresh}");
         }

@@ -19,14 +19,17 @@ use std::{
 use axum::extract::FromRequestParts;
 use hyper::http::request::Parts;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::unconstrained,
     time::{Instant, sleep_until},
 };
 
 use crate::{
+    connection,
     exchange::{Cut, Exchange},
     parked::Parked,
+    resting::{Rest, Resting},
+    routes::Routes,
 };
 
 /// What connections are told.
@@ -130,7 +133,7 @@ pub(crate) fn channel() -> (Signal, Watch) {
     let (alive, ended) = mpsc::channel(1);
     let (offer, offers) = mpsc::unbounded_channel();
     let counts = phases.counts.clone();
-    let watch = Watch { stage: watched, counts, offer, turns: Turns::new(), alive: alive.downgrade() };
+    let watch = Watch { stage: watched, counts, offer, turns: Turns::new(), rest: None, alive: alive.downgrade() };
     (Signal { phases, offers: Some(offers), alive: Some(alive), ended }, watch)
 }
 
@@ -236,11 +239,12 @@ impl Phases {
     }
 }
 
-/// A connection that is to be handed over, and where it comes back to if nobody takes it.
+/// A connection that is to be handed over.
 #[derive(Debug)]
 pub(crate) struct Offer {
     pub parked: Parked,
-    back: oneshot::Sender<Result<(), Parked>>,
+    routes: Routes,
+    watch: Watch,
     _turn: Turn,
 }
 
@@ -248,13 +252,11 @@ impl Offer {
     /// The successor owns it.
     pub(crate) fn taken(self) {
         self.parked.open.handed_over();
-        // Who offered it may have been cut.
-        let _ = self.back.send(Ok(()));
     }
 
-    /// Nobody took it.
+    /// Nobody took it: it goes on here.
     pub(crate) fn give_back(self) {
-        let _ = self.back.send(Err(self.parked));
+        connection::resume(self.parked, self.routes, self.watch);
     }
 
     /// Nobody took it, or will.
@@ -295,10 +297,24 @@ pub(crate) struct Watch {
     counts: Arc<Counts>,
     offer: mpsc::UnboundedSender<Offer>,
     turns: Turns,
+    rest: Option<Rest>,
     alive: mpsc::WeakSender<Infallible>,
 }
 
 impl Watch {
+    /// From now on connections rest there.
+    pub(crate) fn resting(self, rest: Rest) -> Self {
+        Self { rest: Some(rest), ..self }
+    }
+
+    /// Begins to wait for a connection that has nothing under way; it comes back where it cannot rest.
+    pub(crate) fn begin_rest(&self, parked: Parked) -> Result<Resting, Box<Parked>> {
+        match &self.rest {
+            Some(rest) => rest.begin(parked),
+            None => Err(Box::new(parked)),
+        }
+    }
+
     pub(crate) fn counts(&self) -> Arc<Counts> {
         self.counts.clone()
     }
@@ -368,14 +384,11 @@ impl Watch {
         self.turns.clone()
     }
 
-    /// Offers a connection to the successor; it comes back if there is none, or if it refuses.
-    pub(crate) async fn hand_over(&self, parked: Parked, turn: Turn) -> Result<(), Parked> {
-        let (back, answer) = oneshot::channel();
-        if let Err(mpsc::error::SendError(offer)) = self.offer.send(Offer { parked, back, _turn: turn }) {
-            return Err(offer.parked);
-        }
-        // Nobody answers once the server has ended; the connection has ended with it.
-        answer.await.unwrap_or(Ok(()))
+    /// Offers a connection to the successor. It goes on here, by these routes, if there is none, or if it is refused.
+    pub(crate) fn hand_over(&self, parked: Parked, turn: Turn, routes: Routes) {
+        let offer = Offer { parked, routes, watch: self.clone(), _turn: turn };
+        // There is nobody to offer it to once the server has ended; the connection ends with it.
+        let _ = self.offer.send(offer);
     }
 }
 

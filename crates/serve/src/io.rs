@@ -21,7 +21,7 @@ use crate::{
     exchange::{Exchange, Wants},
     frames::{Frames, Next, PREFACE},
     head::Head,
-    parked::{Parked, Received},
+    parked::Parked,
     stream::{Peer, Stream},
 };
 
@@ -90,19 +90,6 @@ impl Io {
     /// What was accepted.
     pub(crate) fn new(stream: Stream, peer: Peer, watch: Watch, open: Open) -> Self {
         Self::whole(stream, peer, BytesMut::new(), true, None, watch, open)
-    }
-
-    /// Goes on with what another process sent.
-    pub(crate) fn received(
-        received: Received,
-        fresh: bool,
-        head_since: Option<Instant>,
-        ahead: &[u8],
-        watch: Watch,
-        open: Open,
-    ) -> Self {
-        let Received { stream, peer } = received;
-        Self::whole(stream, peer, ahead.into(), fresh, head_since, watch, open)
     }
 
     /// Goes on with what was parked.

@@ -115,6 +115,7 @@ mod parked;
 mod place;
 mod predecessor;
 mod report;
+mod resting;
 mod retire;
 mod routes;
 mod said;

@@ -13,10 +13,7 @@ use rustix::{
 };
 use tokio::time::Instant;
 
-use crate::{
-    drain::Open,
-    stream::{Peer, Stream},
-};
+use crate::{drain::Open, stream::Peer};
 
 /// Whoever holds it owns the connection. Dropping it closes it.
 #[derive(Debug)]
@@ -32,10 +29,10 @@ pub(crate) struct Parked {
     pub open: Open,
 }
 
-/// A descriptor that another process sent, found to be a client's connection.
+/// A descriptor that another process sent, found to be a client's connection. It is no reactor's yet.
 #[derive(Debug)]
 pub(crate) struct Received {
-    pub stream: Stream,
+    pub socket: OwnedFd,
     pub peer: Peer,
 }
 
@@ -65,12 +62,12 @@ impl Received {
         match domain {
             AddressFamily::INET | AddressFamily::INET6 => {
                 let address = name.and_then(|name| SocketAddr::try_from(name).ok()).ok_or(Unfit::Gone)?;
-                let stream = tokio::net::TcpStream::from_std(socket.into()).map_err(room)?;
-                Ok(Self { peer: Peer::Tcp(address), stream: Stream::Tcp(stream) })
+                Ok(Self { socket, peer: Peer::Tcp(address) })
             }
             AddressFamily::UNIX => {
                 let stream = tokio::net::UnixStream::from_std(socket.into()).map_err(room)?;
-                Ok(Self { peer: Peer::of_unix(&stream), stream: Stream::Unix(stream) })
+                let peer = Peer::of_unix(&stream);
+                Ok(Self { socket: stream.into_std().map_err(room)?.into(), peer })
             }
             _ => Err(Unfit::Kind),
         }
@@ -82,7 +79,7 @@ fn room(_: io::Error) -> Unfit {
 }
 
 /// It is so already for every connection that an instance accepted; whoever sends another must not block a thread.
-fn set_nonblocking(socket: impl AsFd) -> io::Result<()> {
+pub(crate) fn set_nonblocking(socket: impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(&socket)?;
     if !flags.contains(OFlags::NONBLOCK) {
         rustix::fs::fcntl_setfl(socket, flags | OFlags::NONBLOCK)?;

@@ -10,13 +10,14 @@ use tokio::{
 
 use crate::{
     connection,
-    drain::{Open, Watch},
+    drain::Watch,
     io::Io,
     listener::ACCEPT_AGAIN,
     message::{LONGEST, Malformed, Message, Monotonic, Reason, Travelling},
     packet::{Channel, Listener, Packet},
-    parked::{Received, Unfit},
+    parked::{Parked, Received, Unfit},
     place::Place,
+    resting::Resting,
     routes::Routes,
     said::Said,
     successor::PATIENCE,
@@ -36,6 +37,13 @@ pub(crate) struct Intake {
     pub watch: Watch,
     /// The connections that may be open, of those that are accepted and those that are handed in together.
     pub permits: Arc<Semaphore>,
+}
+
+/// A connection that was handed in.
+enum Guest {
+    /// Nothing of a next message has come with it.
+    Rests(Resting),
+    Speaks(Box<Io>),
 }
 
 /// An intake that is open.
@@ -103,7 +111,7 @@ impl Intake {
                     Ok(channel) => {
                         flooded.ends();
                         deaf.ends();
-                        channels.spawn(self.clone().serve(channel, closing.clone()));
+                        channels.spawn(self.clone().hear(channel, closing.clone()));
                     }
                     Err(error) => {
                         if deaf.begins() {
@@ -120,7 +128,7 @@ impl Intake {
         while channels.join_next().await.is_some() {}
     }
 
-    async fn serve(self, channel: Channel, closing: watch::Receiver<()>) {
+    async fn hear(self, channel: Channel, closing: watch::Receiver<()>) {
         if let Err(error) = self.take_all(&channel, closing).await {
             tracing::warn!("refused an instance that wants to hand over: {error}");
         }
@@ -174,24 +182,26 @@ impl Intake {
         let Message::Connection(travelling) = Message::decode(&buffer[..packet.length])?.0 else {
             return Err(End::OutOfTurn);
         };
-        match self.admit(packet, &travelling) {
-            Ok(admitted) => {
-                let is_ours = self.answer(channel, &Message::Took, &travelling)?;
-                if let Some((received, open)) = admitted.filter(|_| is_ours) {
-                    self.serve_taken(received, open, travelling);
+        let valid_until = travelling.valid_until;
+        match self.admit(packet, travelling) {
+            Ok(guest) => {
+                let is_ours = self.answer(channel, &Message::Took, valid_until)?;
+                if let Some(guest) = guest.filter(|_| is_ours) {
+                    self.serve(guest);
                 }
                 Ok(None)
             }
             Err(reason) => {
-                self.answer(channel, &Message::Refused(reason), &travelling)?;
+                self.answer(channel, &Message::Refused(reason), valid_until)?;
                 if reason == Reason::Unfit { Err(End::Unfit) } else { Ok(Some(reason)) }
             }
         }
     }
 
-    /// What the connection needs, before it is acknowledged; `None` where its client has gone.
-    fn admit(&self, packet: Packet, travelling: &Travelling) -> Result<Option<(Received, Open)>, Reason> {
-        let received = match Received::new(descriptor_of(packet)?) {
+    /// Waits for its client before it is acknowledged: whatever can fail fails while it is the sender's. `None` where its client
+    /// has gone.
+    fn admit(&self, packet: Packet, travelling: Travelling) -> Result<Option<Guest>, Reason> {
+        let Received { socket, peer } = match Received::new(descriptor_of(packet)?) {
             Ok(received) => received,
             Err(Unfit::Gone) => return Ok(None),
             Err(Unfit::Kind) => return Err(Reason::Unfit),
@@ -199,23 +209,35 @@ impl Intake {
         };
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Reason::Full)?;
         let open = self.watch.open(permit, ago(travelling.idle)).ok_or(Reason::Full)?;
-        Ok(Some((received, open)))
+        let Travelling { fresh, head, ahead, .. } = travelling;
+        let mut parked =
+            Parked { socket, peer, ahead: ahead.as_slice().into(), fresh, head_since: head.map(ago), open };
+        if !fresh && ahead.is_empty() {
+            match self.watch.begin_rest(parked) {
+                Ok(resting) => return Ok(Some(Guest::Rests(resting))),
+                Err(back) => parked = *back,
+            }
+        }
+        let io = Io::resume(parked, self.watch.clone()).map_err(|_| Reason::Descriptors)?;
+        Ok(Some(Guest::Speaks(Box::new(io))))
     }
 
-    fn serve_taken(&self, received: Received, open: Open, travelling: Travelling) {
-        let Travelling { fresh, head, ahead, .. } = travelling;
-        let io = Io::received(received, fresh, head.map(ago), &ahead, self.watch.clone(), open);
+    fn serve(&self, guest: Guest) {
         self.watch.count_taken();
-        tokio::spawn(connection::serve(Box::new(io), self.routes.clone(), self.watch.clone()));
+        let (routes, watch) = (self.routes.clone(), self.watch.clone());
+        match guest {
+            Guest::Speaks(io) => drop(tokio::spawn(connection::serve(io, routes, watch))),
+            Guest::Rests(resting) => resting.leave(),
+        }
     }
 
     /// Whether what was acknowledged belongs to this instance. An acknowledgement fails where the sender has taken back, or
     /// has died: the first it does not do before the time that it names, as long as this instance keeps the channel open.
-    fn answer(&self, channel: &Channel, said: &Message, travelling: &Travelling) -> Result<bool, End> {
+    fn answer(&self, channel: &Channel, said: &Message, valid_until: Monotonic) -> Result<bool, End> {
         match channel.try_send(&said.encode()) {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                Ok(Monotonic::now() < travelling.valid_until)
+                Ok(Monotonic::now() < valid_until)
             }
             Err(error) => Err(error.into()),
         }

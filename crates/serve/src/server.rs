@@ -20,6 +20,7 @@ use crate::{
     place::Place,
     predecessor::{Door, Intake},
     report::{EACH_SECOND, Reporter, State},
+    resting,
     retire::retire,
     routes::Routes,
 };
@@ -105,6 +106,7 @@ impl Server {
         let failed = |source| Error::Listen { address: address.clone(), source };
         let listener = listener.accepting().map_err(failed)?;
         let (routes, counts) = (Routes::new(router), watch.counts());
+        let watch = resting::begin(&routes, watch);
         let permits = Arc::new(Semaphore::new(config.connections as usize));
         let (said, served_by, watched) = (Troubles::default(), routes.clone(), watch.clone());
         let acceptor = Acceptor { listener, owner, routes: served_by, watch: watched, permits: permits.clone(), said };

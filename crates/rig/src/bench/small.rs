@@ -23,12 +23,14 @@ use crate::{
     table::Server,
 };
 
-const ABOUT: &str = "KB and MB are 10^3 and 10^6 bytes. A start is from before fork to READY, on this machine without systemd; the \
-    shell that puts the socket where the program expects it is in it, and its own time stands beside it. Memory is VmRSS, of all \
-    processes: what the kernel keeps for a socket is in none of it. That of an idle connection is what so many take more than \
-    one, each with one request behind it; nginx makes room for its 16,384 for each worker when it starts, so that part of them is \
-    in its memory from the beginning (Growth has all of it). The idle instance and the activation are on a systemd host. Ours is \
-    the shipped, static binary throughout; `axum::serve` has the same router, and nginx answers from its configuration.";
+const ABOUT: &str = "KB and MB are 10^3 and 10^6 bytes. A start is from before fork to READY, on this machine without \
+    systemd; the shell that puts the socket where the program expects it is in it, and its own time stands beside it. \
+    Memory is VmRSS, of all processes: what the kernel keeps for a socket is in none of it. That of an idle connection is \
+    what so many take more than one, opened one after the other, each with one request behind it. Ours is no more than its \
+    socket once it has been idle for 250 ms; where all of them ask at the same moment, what that took stays with the \
+    allocator, some 10 KB each. nginx makes room for its 16,384 for each worker when it starts, so that part of them is in \
+    its memory from the beginning (Growth has all of it). The idle instance and the activation are on a systemd host. Ours \
+    is the shipped, static binary throughout; `axum::serve` has the same router, and nginx answers from its configuration.";
 const KILO: f64 = 1e3;
 const MEGA: f64 = 1e6;
 const KIB: f64 = 1024.0;

@@ -64,18 +64,14 @@ pub(crate) fn switch_to(store: &Locked, release: &Verified, by: By, back: By, dr
     Ok(units)
 }
 
-/// What becomes the receipt of [`go_back`], begun before it is known where to.
-pub(crate) fn begin_return() -> Draft {
-    Draft::begin("return", "verify")
-}
-
-/// Makes a release current again because another did not hold, for the reason that is told.
-pub(crate) fn go_back(store: &Locked, to: &Verified, by: By, reason: String, mut draft: Draft) -> Result<()> {
+/// Makes a release current again, if it is whole, because another did not hold, for the reason that is told.
+pub(crate) fn go_back(store: &Locked, id: &ReleaseId, to: Result<Verified>, by: By, reason: String) -> Result<()> {
+    let mut draft = Draft::begin("return", "verify");
     draft.locked(store);
     store.goes_back();
     draft.reason = Some(reason);
-    let switched = switch(store, to, by, &mut draft).map(drop);
-    draft.end(store, &to.id, switched)
+    let switched = to.and_then(|to| switch(store, &to, by, &mut draft).map(drop));
+    draft.end(store, id, switched)
 }
 
 /// The release that a person or a hook means: an id, or a bundle, as an archive or unpacked.
@@ -112,8 +108,7 @@ fn check_alive(store: &Locked, instance: &Instance, units: &Units, from: Option<
     let back = from.filter(|from| *from != instance.release).map(|from| {
         let reason = format!("release {} was ready and died", instance.release);
         say(&format!("{reason}: going back to {from}"));
-        let draft = begin_return();
-        go_back(store, &Verified::of(store, &from)?, by, reason, draft)
+        go_back(store, &from, Verified::of(store, &from), by, reason)
     });
     let error = switch::reject(store, instance, "was ready and died at once");
     match back {

@@ -62,7 +62,8 @@ pub fn switch(store: &Locked, release: &Verified, by: By, draft: &mut Draft) -> 
     }
     draft.step("retire");
     let held = draft.hold_prober();
-    let (units, retired) = retire(store, &known.answer()?, Some(&instance))?;
+    // What was not answered then is asked again.
+    let (units, retired) = retire(store, &known.answer().unwrap_or_default(), Some(&instance))?;
     drop(held);
     draft.retired = retired;
     Ok((instance, units))
@@ -175,8 +176,13 @@ pub fn retire(store: &Locked, known: &Units, kept: Option<&Instance>) -> Result<
     let host = store.host();
     let (told, units) = tell_to_retire(host, known, kept)?;
     forget_failed(store, &units)?;
-    // Those that systemd says have ended have said their last, and their files are there still.
-    let reports: Vec<_> = told.into_iter().map(|other| (other.report(host), other)).collect();
+    // Those that systemd says have ended have said their last, and their files are there still. One that died before it could
+    // retire says that it accepts.
+    let is_there = |other: &Instance| units.instances.iter().any(|(one, active)| one == other && active != "failed");
+    let reports = told.into_iter().map(|other| (other.report(host), other));
+    let reports: Vec<_> = reports
+        .filter(|(report, other)| is_there(other) || report.as_ref().is_none_or(|report| !report.accepting))
+        .collect();
     for (report, other) in reports.iter().filter_map(|(report, other)| Some((report.as_ref()?, other))) {
         say(&format!("{}: {}", other.unit(), report.retirement()));
     }

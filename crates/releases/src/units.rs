@@ -84,7 +84,7 @@ pub fn put_own(store: &Locked, release: &Release) -> Result<()> {
 pub fn put_boot(store: &Locked, release: &Release, asked: Asked<bool>) -> Result<()> {
     let is_there = is_host_unit_of(store, systemd::BOOT, release);
     put(store, release, systemd::BOOT, systemd::BOOT)?;
-    if asked.answer()? || !is_there { systemd::reload(store.host()) } else { Ok(()) }
+    if !is_there || asked.answer()? { systemd::reload(store.host()) } else { Ok(()) }
 }
 
 /// Whether the host's socket is not the one that the release brings.

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Error, ReleaseId, Result, Store,
-    activate::{begin_return, go_back, warn_of_socket, way_back},
+    activate::{go_back, warn_of_socket, way_back},
     boot,
     closing::Closing,
     instance::Instance,
@@ -81,10 +81,10 @@ pub(crate) fn try_out(
     closing.look(store, id);
     loop {
         let activated = trail::highest_n(&store.records()?);
-        let watched = address.as_ref().map_err(String::clone).and_then(|at| {
-            let instance = known?.newest(id).ok_or("no instance of it is up")?.clone();
-            watch(store, instance, trial, at, &mut closing)
-        });
+        let watched = address
+            .as_ref()
+            .map_err(String::clone)
+            .and_then(|at| watch(store, up(store, &known?, id)?, trial, at, &mut closing));
         closing.progress.step("settle");
         let locked = store.lock("validate")?;
         closing.look(&locked, id);
@@ -139,6 +139,14 @@ fn superseded(store: &Locked, id: &ReleaseId, current: &ReleaseId, closing: Clos
         "release {id} is not validated: {reason}; its last lines:\n{log}release {current} has taken its place; {}",
         switch::serving(store)
     )))
+}
+
+/// Its instance. One that came up since it was last known what is up is looked for once more.
+fn up(store: &Store, known: &Units, id: &ReleaseId) -> std::result::Result<Instance, String> {
+    if let Some(instance) = known.newest(id) {
+        return Ok(instance.clone());
+    }
+    list(store)?.newest(id).cloned().ok_or_else(|| "no instance of it is up".to_owned())
 }
 
 /// Ten fresh connections in a row, and then one after the other while it bakes. Returns how many, and the instance that is to
@@ -247,17 +255,20 @@ fn tidy_up(store: &Locked, units: &Units, keep: Option<usize>) -> Result<()> {
 
 fn fail(store: &Locked, id: &ReleaseId, reason: &str, closing: Closing) -> Error {
     store.record_failure(id, reason);
-    let draft = begin_return();
     let validated = boot::validated(store).ok().flatten().filter(|validated| validated != id);
     let to = validated.and_then(|validated| Verified::of(store, &validated).ok()).or_else(|| way_back(store).ok());
     let back: Option<Result<()>> = to.map(|to| {
-        let reason = format!("release {id} fails: {reason}");
-        say(&format!("{reason}; going back to {}", to.id));
-        go_back(store, &to, By::Rollback, reason, draft)?;
-        if store.named_by(Link::Validated).as_ref() != Some(&to.id) {
+        let (to_id, reason) = (to.id.clone(), format!("release {id} fails: {reason}"));
+        say(&format!("{reason}; going back to {to_id}"));
+        go_back(store, &to_id, Ok(to), By::Rollback, reason)?;
+        if store.named_by(Link::Validated).as_ref() != Some(&to_id) {
             // The one that failed had been validated before, or was the first.
-            store.point(Link::Validated, &to.id)?;
-            units::put_boot(store, &to, systemd::ask_whether_it_changed(store.host(), systemd::BOOT)?)?;
+            store.point(Link::Validated, &to_id)?;
+            units::put_boot(
+                store,
+                &store.release(&to_id)?,
+                systemd::ask_whether_it_changed(store.host(), systemd::BOOT)?,
+            )?;
         }
         Ok(())
     });

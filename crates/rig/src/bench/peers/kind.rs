@@ -92,6 +92,7 @@ pub(super) fn ecdysis() -> io::Result<PathBuf> {
     build(&["--locked", "--manifest-path", MANIFEST, "--target-dir", "target/peers"])
 }
 
+/// The program that cargo builds last.
 fn build(arguments: &[&str]) -> io::Result<PathBuf> {
     let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     command.args(["build", "--release", "--quiet"]).args(arguments);

@@ -87,6 +87,7 @@ impl Acceptor {
     fn serve(&self, stream: Stream, peer: Peer, permit: OwnedSemaphorePermit) {
         // Nothing is accepted any more once the drain is over.
         let Some(open) = self.watch.open(permit, Instant::now()) else { return };
+        self.watch.count_accepted();
         let io = Box::new(Io::new(stream, peer, self.watch.clone(), open));
         tokio::spawn(connection::serve(io, self.routes.clone(), self.watch.clone()));
     }

@@ -269,16 +269,17 @@ impl Clock {
         if exchange.is_closing() {
             return Poll::Pending;
         }
-        let (head_since, will_ring) = (exchange.head_since(), self.will_ring(context));
+        let head_since = exchange.head_since();
+        let due = head_since.map_or_else(|| self.idle_until(exchange), |since| since + HEAD_TIMEOUT);
+        let will_ring = self.will_ring(context, due);
         if head_since.is_none() {
             if will_ring {
                 return Poll::Pending;
             }
-            if let Some(sleep) = &mut self.sleep {
+            if let Some(sleep) = self.sleep.as_mut().filter(|sleep| sleep.deadline() <= due) {
                 ready!(rings(sleep, context));
             }
         }
-        let due = head_since.map_or_else(|| self.idle_until(exchange), |since| since + HEAD_TIMEOUT);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if sleep.deadline() != due {
             sleep.as_mut().reset(due);
@@ -296,13 +297,16 @@ impl Clock {
         }
     }
 
-    /// Whether it has been set, and whoever asks is known. Nobody need look at it before it rings, and that is at each turn.
-    fn will_ring(&mut self, context: &Context<'_>) -> bool {
+    /// Whether it has been set, to no later than when it is due, and whoever asks is known. Nobody need look at it before it
+    /// rings, and that is at each turn.
+    fn will_ring(&mut self, context: &Context<'_>, due: Instant) -> bool {
         let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
         if !is_known {
             self.waker = Some(context.waker().clone());
         }
-        is_known && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
+        // After a head that took its time it is set to when that would have been too late.
+        let is_early = |sleep: &Pin<Box<Sleep>>| !sleep.is_elapsed() && sleep.deadline() <= due;
+        is_known && self.sleep.as_ref().is_some_and(is_early)
     }
 
     /// The time counts from the end of the last response, and no grace is over before that has passed since it began.
@@ -578,6 +582,18 @@ mod tests {
             assert!(served.rests());
         }
         assert!(served.ask(GET).await.ends_with("hello"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whose_head_came_in_two_parts_rests_as_soon() {
+        let mut served = Served::accepted(hello()).await;
+        for _ in 0..2 {
+            served.client.write_all(&GET[..20]).await.unwrap();
+            sleep(RESTS_AFTER).await;
+            assert!(served.ask(&GET[20..]).await.ends_with("hello"));
+            sleep(2 * RESTS_AFTER).await;
+            assert!(served.rests());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -333,6 +333,11 @@ impl Watch {
         self.counts.late_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// A client came.
+    pub(crate) fn count_accepted(&self) {
+        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A connection came from an instance that retires.
     pub(crate) fn count_taken(&self) {
         self.counts.taken.fetch_add(1, Ordering::Relaxed);
@@ -461,6 +466,7 @@ pub(crate) struct Counts {
     late_bytes: AtomicU64,
     /// From an instance that retired.
     taken: AtomicU64,
+    accepted: AtomicU64,
     handed_over: AtomicU64,
     /// Ended by themselves, after the signal.
     drained: AtomicU64,
@@ -490,7 +496,7 @@ impl Counts {
     }
 
     pub(crate) fn accepted(&self) -> u64 {
-        self.opened.load(Ordering::Relaxed).saturating_sub(self.taken())
+        self.accepted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn taken(&self) -> u64 {

@@ -16,7 +16,7 @@ use crate::routes::Routes;
 
 /// The length of a body that comes in chunks.
 const CHUNKED: u64 = u64::MAX;
-/// How much of its longest path an idle connection keeps.
+/// How much of its longest path a connection keeps for the next one.
 const PATH: usize = 256;
 
 /// What may be read from a connection now.
@@ -381,6 +381,11 @@ impl Exchange {
         // It is hyper's task alone that asks.
         self.asked.store(self.asked() + 1, Ordering::Release);
         Message { exchange: self.clone(), stream }
+    }
+
+    /// The connection rests: its last request, which nobody asks for any more, takes no memory.
+    pub(crate) fn forget_last(&self) {
+        lock(&self.one.told).path = String::new();
     }
 
     /// A turn of the connection is over, and the response to its request is not.

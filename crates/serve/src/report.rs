@@ -82,7 +82,10 @@ impl Reporter {
     pub(crate) fn write(&self, state: State, accepting: bool) {
         let Some(path) = &self.path else { return };
         let counts = &self.counts;
-        let (requests, under_way) = counts.under_way();
+        let (requests, under_way) = match state {
+            State::Retiring => counts.under_way(),
+            _ => (counts.requests(), Vec::new()),
+        };
         let report = Report {
             format: 1,
             release: &self.release,
@@ -97,7 +100,7 @@ impl Reporter {
             handed_over: counts.handed_over(),
             drained: counts.drained(),
             cut: counts.cut(),
-            waits: if let State::Retiring = state { waits(under_way) } else { Vec::new() },
+            waits: waits(under_way),
         };
         let report = serde_json::to_vec(&report).unwrap_or_default();
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ use std::{
     iter::{from_fn, once},
     mem::MaybeUninit,
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::event::{
@@ -20,7 +21,7 @@ use tokio::{
     io::Interest,
     net::UnixStream,
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -35,9 +36,11 @@ use crate::{
 const EVENTS: usize = 64;
 /// What wakes one: something to read, its end, or an error.
 const WAKING: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
+/// After an error that may last.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Where connections are left to rest. It keeps nothing alive.
+/// Where connections are left to rest. No drain waits for it, but for those that rest there.
 #[derive(Clone, Debug)]
 pub(crate) struct Rest {
     epoll: Arc<UnixStream>,
@@ -79,6 +82,7 @@ fn waiting() -> io::Result<Arc<UnixStream>> {
 impl Rest {
     /// Begins to wait for a connection of which nothing has been read; it comes back where that cannot be.
     pub(crate) fn begin(&self, parked: Parked) -> Result<Resting, Box<Parked>> {
+        parked.open.exchange().forget_last();
         match epoll::add(&*self.epoll, &parked.socket, EventData::new_u64(parked.open.id()), WAKING) {
             Ok(()) => Ok(Resting { parked: Some(parked), rest: self.clone() }),
             Err(_) => Err(Box::new(parked)),
@@ -128,7 +132,14 @@ async fn ready(epoll: &UnixStream) -> Vec<u64> {
             ready => Ok(ready.iter().map(|event| event.data.u64()).collect()),
         }
     };
-    epoll.async_io(Interest::READABLE, wait).await.unwrap_or_default()
+    match epoll.async_io(Interest::READABLE, wait).await {
+        Ok(ready) => ready,
+        Err(error) => {
+            tracing::warn!(%error, "cannot wait for connections that rest");
+            sleep(LOOK_AGAIN).await;
+            Vec::new()
+        }
+    }
 }
 
 async fn at(due: Option<Instant>) {
@@ -153,7 +164,7 @@ impl Crowd {
         Self { stage: watch.stage(), resting: BTreeMap::new(), due: BTreeSet::new(), routes, watch }
     }
 
-    /// Runs as long as connections are served. Dropped, it closes those that rest.
+    /// Runs until the runtime ends. Dropped, it closes those that rest.
     async fn wait(mut self, epoll: Arc<UnixStream>, mut arrivals: mpsc::UnboundedReceiver<Resting>) {
         let (turns, mut changes) = (self.watch.turns(), self.watch.clone());
         loop {
@@ -161,10 +172,11 @@ impl Crowd {
             let leaves = stage.hands_over() && !self.resting.is_empty();
             tokio::select! {
                 biased;
-                // First those that arrive: what is ready may be one of them.
+                // However many speak or arrive, whoever is to leave does.
+                () = changes.leaves(stage) => self.turn_to(changes.stage()),
+                // Those that arrive before those that are ready: they may be the same.
                 Some(resting) = arrivals.recv() => self.add(resting),
                 ready = ready(&epoll) => self.wake_all(ready),
-                () = changes.leaves(stage) => self.turn_to(changes.stage()),
                 turn = turns.next(), if leaves => self.hand_over(once(turn).chain(from_fn(|| turns.try_next()))),
                 () = at(due) => self.wake_due(),
             }

@@ -10,7 +10,7 @@ use std::{
 
 /// $1 is where it is made; standard input is the life line. What writes there and is killed with us may end a moment later:
 /// what it made meanwhile goes the second time.
-const KEEPER: &str = "mkdir -p \"$1\" && folder=$(mktemp -d \"$1/rig.XXXXXXXX\") || exit
+const KEEPER: &str = "mkdir -p \"$1\" && folder=$(mktemp -d -p \"$1\") || exit
     echo \"$folder\" && cat >/dev/null
     rm -rf \"$folder\" || { sleep 1 && rm -rf \"$folder\"; }";
 

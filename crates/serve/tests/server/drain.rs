@@ -8,6 +8,8 @@ use std::{
 
 use crate::served::{Start, ask, assert_is_the_last, connect, receive, send};
 
+/// How long a head may take, from its first byte on: three times the grace of an instance that is alone.
+const OF_A_HEAD: Duration = Duration::from_secs(15);
 /// A moment after the signal, and well within every grace.
 const LATER: Duration = Duration::from_millis(100);
 
@@ -163,8 +165,8 @@ fn a_stream_whose_head_was_out_before_the_signal_leaves_a_connection_that_can_be
         body.push_str(&read_some(&mut stream));
     }
     assert_eq!(body.matches("5\r\nchunk\r\n").count(), 2, "{body}");
-    // The grace of the signal is over; this connection's own is not.
-    thread::sleep(LATER);
+    // The grace of the signal is over; this connection's own is not, also where it has come to rest.
+    thread::sleep(5 * LATER);
     let response = ask(&mut stream, "/");
     assert_is_the_last(stream, &response, "hello");
     served.ends_well();
@@ -252,9 +254,11 @@ fn a_connection_that_has_sent_an_empty_line_is_idle() {
     }
     ask(&mut connect(&address), "/");
     served.retire_alone();
+    let began = Instant::now();
     for stream in [&mut fresh, &mut kept] {
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "closed after the grace, and not at the deadline");
     }
+    assert!(began.elapsed() < OF_A_HEAD, "as one that has begun to ask");
     drop((fresh, kept));
     assert_eq!(served.ended().report()["cut"], 0);
 }

@@ -3,15 +3,11 @@
 //! It is over when the last [`Open`] has been dropped. Nothing is polled for that.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     fmt,
     future::{Future, pending, poll_fn},
     pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
@@ -19,14 +15,14 @@ use std::{
 use axum::extract::FromRequestParts;
 use hyper::http::request::Parts;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
     task::unconstrained,
     time::{Instant, sleep_until},
 };
 
 use crate::{
-    connection,
-    exchange::{Cut, Exchange},
+    counts::{Alive, Counts, Open},
+    offer::{Offer, Offers, Turn, Turns},
     parked::Parked,
     resting::{Rest, Resting},
     routes::Routes,
@@ -120,11 +116,6 @@ const APART: Duration = Duration::from_micros(500);
 /// and over this long at most.
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// Connections that may be on their way to the successor at once. A request that meets one on its way waits for those before
-/// it, and the successor has a second for all of them. On a busy host 3,000 are gone after 377 ms by 8 at once, 337 by 16 and
-/// 317 by 32, and the longest request takes 21, 20 and 25 ms; 128 take p99.9 from 1.5 to 3.7 ms.
-pub(crate) const AT_ONCE: usize = 16;
-
 /// A new drain, which nobody has signalled.
 pub(crate) fn channel() -> (Signal, Watch) {
     let stage = Stage::new(Phase::Serving);
@@ -147,9 +138,6 @@ pub(crate) struct Signal {
     ended: mpsc::Receiver<Infallible>,
 }
 
-/// Connections that are to be handed over.
-pub(crate) type Offers = mpsc::UnboundedReceiver<Offer>;
-
 impl Signal {
     /// Tells every connection that the instance retires, and returns what they offer to the successor. `deadline` is how
     /// long the handlers may take that go on for ever.
@@ -157,7 +145,7 @@ impl Signal {
     /// Only the first call does anything.
     pub(crate) fn retire(&mut self, deadline: Duration) -> Option<Offers> {
         let spread = (APART * self.phases.counts.connections() as u32).min(SPREAD).min(deadline / 4);
-        self.phases.counts.retiring.store(true, Ordering::Release);
+        self.phases.counts.set_retiring();
         self.phases.turn(|stage| {
             *stage = Stage { spread, ..Stage::new(Phase::Seeking) };
             true
@@ -167,8 +155,7 @@ impl Signal {
 
     /// Tells every connection to end where it is.
     pub(crate) fn cut(&self) {
-        let counts = &self.phases.counts;
-        counts.cut.store(counts.connections(), Ordering::Relaxed);
+        self.phases.counts.set_cut();
         self.phases.to(Phase::Cut);
     }
 
@@ -239,57 +226,6 @@ impl Phases {
     }
 }
 
-/// A connection that is to be handed over.
-#[derive(Debug)]
-pub(crate) struct Offer {
-    pub parked: Parked,
-    routes: Routes,
-    watch: Watch,
-    _turn: Turn,
-}
-
-impl Offer {
-    /// The successor owns it.
-    pub(crate) fn taken(self) {
-        self.parked.open.handed_over();
-    }
-
-    /// Nobody took it: it goes on here.
-    pub(crate) fn give_back(self) {
-        connection::resume(self.parked, self.routes, self.watch);
-    }
-
-    /// Nobody took it, or will.
-    pub(crate) fn refuse(self) {
-        self.parked.open.exchange().stay();
-        self.give_back();
-    }
-}
-
-/// Connections leave a few at a time: two thousand take a tenth of a second on a busy host, and none of their requests is to
-/// wait for that.
-#[derive(Clone, Debug)]
-pub(crate) struct Turns(Arc<Semaphore>);
-
-/// A connection's turn to leave, until it has left or come back.
-pub(crate) type Turn = OwnedSemaphorePermit;
-
-impl Turns {
-    fn new() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
-    }
-
-    /// The next turn, where one is free.
-    pub(crate) fn try_next(&self) -> Option<Turn> {
-        self.0.clone().try_acquire_owned().ok()
-    }
-
-    /// The next turn. Cancel safe.
-    pub(crate) async fn next(&self) -> Turn {
-        self.0.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!("it is never closed"))
-    }
-}
-
 /// Held by the accept loop, and cloned into each connection. It keeps nothing alive.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
@@ -321,26 +257,23 @@ impl Watch {
 
     /// Counts a connection, idle since then, for as long as what is returned lives; `None` once the drain is over.
     pub(crate) fn open(&self, permit: OwnedSemaphorePermit, idle_since: Instant) -> Option<Open> {
-        let (counts, exchange) = (self.counts.clone(), Arc::new(Exchange::new(idle_since)));
         let alive = Alive(self.alive.upgrade()?);
-        let id = counts.opened.fetch_add(1, Ordering::Relaxed);
-        counts.open().insert(id, exchange.clone());
-        Some(Open { id, counts, exchange, handed_over: AtomicBool::new(false), _permit: permit, alive })
+        Some(Open::new(self.counts.clone(), permit, idle_since, alive))
     }
 
     /// What has arrived on a connection after its end, and got no answer.
     pub(crate) fn count_late_bytes(&self, bytes: u64) {
-        self.counts.late_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.add_late_bytes(bytes);
     }
 
     /// A client came.
     pub(crate) fn count_accepted(&self) {
-        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        self.counts.add_accepted();
     }
 
     /// A connection came from an instance that retires.
     pub(crate) fn count_taken(&self) {
-        self.counts.taken.fetch_add(1, Ordering::Relaxed);
+        self.counts.add_taken();
     }
 
     /// What counts now.
@@ -351,7 +284,7 @@ impl Watch {
     /// Whether nobody else will have a connection, if it stays or may go. Each response asks, so a flag comes before the stage,
     /// which has a lock. It is set a moment before the stage, and only that says whether there is somebody else.
     pub(crate) fn is_last(&self, stays: bool) -> bool {
-        self.counts.retiring.load(Ordering::Acquire) && {
+        self.counts.is_retiring() && {
             let stage = self.stage();
             stage.is_retiring() && (stays || !stage.hands_over())
         }
@@ -391,7 +324,7 @@ impl Watch {
 
     /// Offers a connection to the successor. It goes on here, by these routes, if there is none, or if it is refused.
     pub(crate) fn hand_over(&self, parked: Parked, turn: Turn, routes: Routes) {
-        let offer = Offer { parked, routes, watch: self.clone(), _turn: turn };
+        let offer = Offer::new(parked, routes, self.clone(), turn);
         // There is nobody to offer it to once the server has ended; the connection ends with it.
         let _ = self.offer.send(offer);
     }
@@ -457,137 +390,10 @@ impl<S: Sync> FromRequestParts<S> for Retiring {
     }
 }
 
-/// What is open. The numbers follow from the guards alone.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    opened: AtomicU64,
-    /// On connections that have gone.
-    asked: AtomicU64,
-    late_bytes: AtomicU64,
-    /// From an instance that retired.
-    taken: AtomicU64,
-    accepted: AtomicU64,
-    handed_over: AtomicU64,
-    /// Ended by themselves, after the signal.
-    drained: AtomicU64,
-    cut: AtomicU64,
-    retiring: AtomicBool,
-    open: Mutex<BTreeMap<u64, Arc<Exchange>>>,
-}
-
-impl Counts {
-    pub(crate) fn connections(&self) -> u64 {
-        self.open().len() as u64
-    }
-
-    /// Whose responses have not ended. Each connection counts its own, or all would write to one place at each request.
-    pub(crate) fn requests(&self) -> u64 {
-        self.open().values().map(|exchange| exchange.requests()).sum()
-    }
-
-    pub(crate) fn late_bytes(&self) -> u64 {
-        self.late_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Requests that were begun.
-    pub(crate) fn asked(&self) -> u64 {
-        let open = self.open();
-        self.asked.load(Ordering::Relaxed) + open.values().map(|exchange| exchange.asked()).sum::<u64>()
-    }
-
-    pub(crate) fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn handed_over(&self) -> u64 {
-        self.handed_over.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn drained(&self) -> u64 {
-        self.drained.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn cut(&self) -> u64 {
-        self.cut.load(Ordering::Relaxed)
-    }
-
-    /// Whose responses have not ended, and what is open where anything is under way. That is a look at each connection, of which
-    /// thousands may be idle: nothing is made of those.
-    pub(crate) fn under_way(&self) -> (u64, Vec<Cut>) {
-        let (mut requests, mut under_way) = (0, Vec::new());
-        let open = self.open();
-        for exchange in open.values().filter(|exchange| exchange.has_begun() || exchange.is_upgraded()) {
-            requests += exchange.requests();
-            under_way.extend(exchange.describe().into_iter().filter(|open| open.kind != "idle"));
-        }
-        (requests, under_way)
-    }
-
-    /// Everything that is open, the oldest first.
-    pub(crate) fn describe(&self) -> Vec<Cut> {
-        self.open().values().flat_map(|exchange| exchange.describe()).collect()
-    }
-
-    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Exchange>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An open connection.
-#[derive(Debug)]
-pub(crate) struct Open {
-    id: u64,
-    counts: Arc<Counts>,
-    exchange: Arc<Exchange>,
-    handed_over: AtomicBool,
-    _permit: OwnedSemaphorePermit,
-    alive: Alive,
-}
-
-/// The drain is not over as long as this lives.
-#[derive(Clone, Debug)]
-pub(crate) struct Alive(#[expect(dead_code, reason = "it is there to be dropped")] mpsc::Sender<Infallible>);
-
-impl Open {
-    /// For what outlives the connection's place among those that are open.
-    pub(crate) fn alive(&self) -> Alive {
-        self.alive.clone()
-    }
-
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    pub(crate) fn exchange(&self) -> Arc<Exchange> {
-        self.exchange.clone()
-    }
-
-    /// The successor has it.
-    fn handed_over(&self) {
-        self.handed_over.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let (counts, mut open) = (&self.counts, self.counts.open());
-        open.remove(&self.id);
-        counts.asked.fetch_add(self.exchange.asked(), Ordering::Relaxed);
-        drop(open);
-        if self.handed_over.load(Ordering::Relaxed) {
-            counts.handed_over.fetch_add(1, Ordering::Relaxed);
-        } else if counts.retiring.load(Ordering::Relaxed) && counts.cut() == 0 {
-            counts.drained.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use tokio::task::coop::{consume_budget, has_budget_remaining};
 
     use super::*;
@@ -686,7 +492,7 @@ mod tests {
         let (mut signal, watch) = channel();
         let is_last = || [true, false].map(|stays| watch.is_last(stays));
         assert_eq!(is_last(), [false, false]);
-        watch.counts.retiring.store(true, Ordering::Release);
+        watch.counts.set_retiring();
         assert_eq!(is_last(), [false, false], "the flag alone");
         signal.retire(BOTH.0);
         assert_eq!(is_last(), [true, false], "a successor is sought");

@@ -17,7 +17,8 @@ use tokio::{
 
 use crate::{
     chunks::Chunks,
-    drain::{Alive, Open, Watch},
+    counts::{Alive, Open},
+    drain::Watch,
     exchange::{Exchange, Wants},
     frames::{Frames, Next, PREFACE},
     head::Head,

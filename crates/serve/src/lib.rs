@@ -98,8 +98,10 @@
 mod accept;
 mod answer;
 mod chunks;
+mod clock;
 mod config;
 mod connection;
+mod counts;
 mod drain;
 mod error;
 mod exchange;
@@ -110,6 +112,7 @@ mod listener;
 mod message;
 mod metrics;
 mod notify;
+mod offer;
 mod packet;
 mod parked;
 mod place;

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    drain::Counts,
+    counts::Counts,
     listener::{ACCEPT_AGAIN, Accepting, Listener},
     stream::Stream,
 };

@@ -13,7 +13,7 @@ use rustix::{
 };
 use tokio::time::Instant;
 
-use crate::{drain::Open, stream::Peer};
+use crate::{counts::Open, stream::Peer};
 
 /// Whoever holds it owns the connection. Dropping it closes it.
 #[derive(Debug)]

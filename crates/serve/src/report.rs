@@ -10,7 +10,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{config::Config, drain::Counts, exchange::Cut, said::Said};
+use crate::{config::Config, counts::Counts, exchange::Cut, said::Said};
 
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]

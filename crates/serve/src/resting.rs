@@ -25,9 +25,12 @@ use tokio::{
 };
 
 use crate::{
-    connection::{self, IDLE_TIMEOUT},
-    drain::{Open, Phase, Stage, Turn, Watch},
+    clock::IDLE_TIMEOUT,
+    connection,
+    counts::Open,
+    drain::{Phase, Stage, Watch},
     exchange::Exchange,
+    offer::Turn,
     parked::{Parked, set_nonblocking},
     routes::Routes,
 };

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
-    drain::{Offer, Offers, Phase, Phases},
+    drain::{Phase, Phases},
     message::{LONGEST, MOST_BYTES, Message, Monotonic, Travelling, VERSION},
+    offer::{Offer, Offers},
     packet::{Channel, Packet},
     place::Place,
     predecessor::GREETING,

@@ -25,6 +25,7 @@ pub fn rollback(store: &Store, asked: Option<ReleaseId>, trial: Trial) -> Result
     let locked = store.lock("rollback")?;
     draft.locked(&locked);
     locked.goes_back();
+    draft.step("verify");
     let target = match &asked {
         None => way_back(&locked)?,
         Some(id) => match Verified::of(&locked, id) {

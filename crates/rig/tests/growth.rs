@@ -38,6 +38,7 @@ fn assert_deploying(deploying: &Chapter) {
         let steps = ["ours, verify", "ours, prepare", "ours, start", "ours, flip", "ours, retire"];
         deploying.assert_measured(&format!("where the time of {verb} goes"), &steps);
     }
+    deploying.assert_measured("where the time of rollback goes", &["ours, answer", "ours, settle"]);
     for verb in ["install", "activate", "validate", "rollback"] {
         // Each promises what must outlive a power cut.
         assert!(deploying.median(&format!("{verb}: waits for the disk"), "ours") > Some(0.0), "{verb}");

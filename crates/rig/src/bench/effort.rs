@@ -22,7 +22,7 @@ pub struct Effort {
 impl Effort {
     /// What the committed run is made with.
     pub const WHOLE: Self =
-        Self { times: 11, rounds: 5, busy: Duration::from_secs(3), activations: 110, most: 10_000, cold_builds: 1 };
+        Self { times: 11, rounds: 5, busy: Duration::from_secs(2), activations: 110, most: 10_000, cold_builds: 1 };
     /// Enough to see that it works.
     pub const SHORT: Self =
         Self { times: 1, rounds: 1, busy: Duration::from_millis(200), activations: 2, most: 100, cold_builds: 0 };

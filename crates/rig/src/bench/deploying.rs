@@ -67,8 +67,8 @@ pub(super) fn run(effort: Effort) -> io::Result<Chapter> {
     let (goals, mut figures) = took.told();
     figures.extend(steps.into_iter().flat_map(Steps::figures));
     figures.extend(syncs.iter().flat_map(Syncs::figures));
-    let lack = old_way.err().map(|error| format!("{} could not be had: {error}", old_way::NAME));
-    let notes = [NOTE.to_owned()].into_iter().chain(lack).collect();
+    let told = old_way.map_or_else(|error| format!("{} could not be had: {error}", old_way::NAME), |way| way.tell());
+    let notes = vec![NOTE.to_owned(), told];
     Ok(Chapter { title: "Deploying", about: ABOUT.to_owned(), figures, curves: Vec::new(), goals, notes })
 }
 

@@ -25,6 +25,7 @@ impl Figure {
         Self { what: what.into(), whose: whose.into(), unit, values }
     }
 
+    /// Of an even number the upper one of the two in the middle: a value that was measured.
     pub fn median(&self) -> f64 {
         self.sorted()[self.values.len() / 2]
     }

@@ -51,7 +51,6 @@ fn tools() -> Vec<(String, String)> {
         ("wrk", "-v"),
         ("h2load", "--version"),
         ("valgrind", "--version"),
-        ("rsync", "--version"),
     ];
     tools.extend(named.map(|(program, argument)| {
         let name = if program == "systemctl" { "systemd" } else { program };
@@ -61,7 +60,7 @@ fn tools() -> Vec<(String, String)> {
 }
 
 /// The first word of a line that is a version, alone or behind a name: `1.2`, `name/1.2`, `name-1.2`.
-fn version(line: &str) -> &str {
+pub(super) fn version(line: &str) -> &str {
     let is_digit = |c: char| c.is_ascii_digit();
     let behind = |word: &str| word.starts_with(is_digit) || word.contains(['/', '-']) && word.contains(is_digit);
     let word = line.split_whitespace().find(|word| behind(word)).unwrap_or("unknown");

@@ -2,7 +2,7 @@
 
 use std::{fs, io, time::Instant};
 
-use super::stage::ms;
+use super::{machine::version, stage::ms};
 use crate::{Host, subject::BUNDLE};
 
 const SCRIPT: &str = include_str!("peers/rsync.sh");
@@ -12,7 +12,9 @@ const PACKAGES: [&str; 3] = ["rsync", "libpopt0", "libxxhash0"];
 pub(super) const NAME: &str = "rsync, ln -sfn, restart of a plain unit";
 
 /// A script and a unit on a host; which port it serves on is no other's.
-pub(super) struct OldWay;
+pub(super) struct OldWay {
+    version: String,
+}
 
 impl OldWay {
     /// Puts them there, and rsync.
@@ -25,10 +27,15 @@ impl OldWay {
         fs::write(host.path("/root/rsync.sh"), SCRIPT)?;
         fs::write(host.path("/etc/systemd/system/old-way.service"), UNIT)?;
         run(host, "ldconfig; chmod +x /root/rsync.sh; systemctl daemon-reload")?;
-        let this = Self;
+        let this = Self { version: version(&host.succeed("rsync --version")).to_owned() };
         // The first has nothing to stop.
         this.deploy(host, 0)?;
         Ok(this)
+    }
+
+    /// Which rsync it is.
+    pub fn tell(&self) -> String {
+        format!("The script's rsync is {}.", self.version)
     }
 
     /// Deploys the unpacked bundle; the service is up again when it returns. In milliseconds.

@@ -9,35 +9,25 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::AsyncWriteExt,
-    time::{Instant, sleep_until, timeout},
-};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
     answer::Answer,
-    clock::{Clock, IDLE_TIMEOUT, Keeps, Rung},
+    clock::{Clock, Keeps, Rung},
     drain::Watch,
-    exchange::Exchange,
-    head,
-    io::{Io, LINGER, Protocol, linger},
+    head, http2,
+    io::{Io, Protocol, linger},
     offer::Turn,
     parked::Parked,
     routes::Routes,
     stream::Stream,
 };
-
-/// How often an HTTP/2 client is asked whether it still lives.
-const PING_EVERY: Duration = Duration::from_secs(30);
-/// How long, from the signal on, an HTTP/2 client may take to finish its greeting.
-const GREETING: Duration = Duration::from_secs(5);
 
 /// Serves one connection until it has ended, or is another process's, or until what is left is cut.
 ///
@@ -78,7 +68,7 @@ async fn serve_here(mut io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Opti
                 }
                 Spoke::Leaves(parked, turn) => return Some((parked, turn)),
             },
-            Waits::Speaks(Protocol::Http2) => return Box::pin(http2(io, routes, watch)).await,
+            Waits::Speaks(Protocol::Http2) => return ended(Box::pin(http2::serve(io, routes, watch)).await),
             Waits::Leaves(turn) => return io.park(&[]).zip(Some(turn)),
             Waits::Ends => return io.shutdown().await.ok().and(None),
         }
@@ -199,61 +189,6 @@ fn has_gone(stream: &Stream, context: &mut Context<'_>) -> bool {
     matches!(stream.poll_peek(context), Poll::Ready(Ok(0) | Err(_)))
 }
 
-/// It is never handed over: what its two ends know of each other is in hyper.
-async fn http2<T>(io: Box<Io>, routes: &Routes, watch: &mut Watch) -> Option<T> {
-    let (stream, exchange) = (io.stream(), io.exchange());
-    let answer = Answer::new(&io, routes.clone(), watch.clone());
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_header_list_size(head::LIMIT as u32);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
-    ended(tokio::select! {
-        result = connection.as_mut() => result,
-        () = retired_or_idle(watch, &exchange) => {
-            // GOAWAY (RFC 9113, 6.8): streams that have begun run to their end.
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                result = connection.as_mut() => result,
-                () = silent(watch, &exchange) => {
-                    let _ = stream.half_close();
-                    timeout(LINGER, connection).await.unwrap_or(Ok(()))
-                }
-            }
-        }
-    })
-}
-
-/// Returns once the instance retires and time is up on a connection that has asked for nothing: its client has not
-/// finished its greeting, and may never. Where something was asked, hyper alone knows when the last of it has been sent, and
-/// the deadline is for those who do not answer.
-async fn silent(watch: &mut Watch, exchange: &Exchange) {
-    let signal = watch.retired().await;
-    sleep_until(signal + GREETING).await;
-    if exchange.has_asked() {
-        std::future::pending().await
-    }
-}
-
-async fn retired_or_idle(watch: &mut Watch, exchange: &Exchange) {
-    tokio::select! {
-        _ = watch.retired() => {}
-        () = idle(exchange) => {}
-    }
-}
-
-/// Returns once nothing has been asked for as long as a connection may be idle.
-async fn idle(exchange: &Exchange) {
-    loop {
-        let until = exchange.idle_since() + IDLE_TIMEOUT;
-        if exchange.in_flight() {
-            exchange.response_ended().await;
-        } else if Instant::now() < until {
-            sleep_until(until).await;
-        } else {
-            return;
-        }
-    }
-}
-
 fn ended<T>(result: hyper::Result<()>) -> Option<T> {
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
@@ -273,100 +208,15 @@ mod tests {
     use futures_util::StreamExt;
     use tokio::{
         io::AsyncReadExt,
-        net::{TcpListener, TcpStream},
-        sync::{Notify, Semaphore},
-        time::sleep,
+        sync::Notify,
+        time::{self, Instant, sleep, timeout},
     };
 
     use super::*;
-    use crate::{
-        clock::RESTS_AFTER,
-        counts::{Counts, Open},
-        drain::{self, Phase, Signal},
-        offer::Offers,
-        resting,
-        stream::Peer,
-    };
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-
-    /// Who hold a resting connection's exchange: what counts it, twice, and the test. Any task of its own would, too.
-    const RESTING: usize = 3;
+    use crate::served::{GET, SECOND, Served, hello, pair};
 
     const TWO_CHUNKS: &[u8] =
         b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
-
-    /// A connection that is served, and its client.
-    struct Served {
-        client: TcpStream,
-        signal: Signal,
-        counts: Arc<Counts>,
-        exchange: Arc<Exchange>,
-    }
-
-    impl Served {
-        async fn accepted(router: Router) -> Self {
-            let (client, stream, peer) = pair().await;
-            Self::new(client, router, |watch, open| Io::new(stream, peer, watch, open), Instant::now())
-        }
-
-        fn new(client: TcpStream, router: Router, io: impl FnOnce(Watch, Open) -> Io, idle_since: Instant) -> Self {
-            let (signal, watch) = drain::channel();
-            let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-            let (io, counts) = (io(watch.clone(), watch.open(permit, idle_since).unwrap()), watch.counts());
-            let (exchange, routes) = (io.exchange(), Routes::new(router));
-            let watch = resting::begin(&routes, watch);
-            tokio::spawn(serve(Box::new(io), routes, watch));
-            Self { client, signal, counts, exchange }
-        }
-
-        /// It has answered that.
-        async fn resting(request: &[u8]) -> Self {
-            let mut served = Self::accepted(hello()).await;
-            assert!(served.ask(request).await.ends_with("hello"));
-            sleep(2 * RESTS_AFTER).await;
-            assert!(served.rests());
-            served
-        }
-
-        fn hands_over(&mut self) -> Offers {
-            let offers = self.signal.retire(SECOND).unwrap();
-            self.signal.phases().to(Phase::HandingOver);
-            offers
-        }
-
-        async fn ask(&mut self, request: &[u8]) -> String {
-            self.client.write_all(request).await.unwrap();
-            let mut bytes = [0; 4096];
-            let length = self.client.read(&mut bytes).await.unwrap();
-            String::from_utf8_lossy(&bytes[..length]).into_owned()
-        }
-
-        fn rests(&self) -> bool {
-            Arc::strong_count(&self.exchange) == RESTING
-        }
-
-        /// How long the client waits for the end.
-        async fn ends_after(&mut self) -> Duration {
-            let began = Instant::now();
-            assert_eq!(self.client.read(&mut [0; 16]).await.unwrap_or(0), 0);
-            began.elapsed()
-        }
-    }
-
-    async fn pair() -> (TcpStream, Stream, Peer) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        // Where the clock stands still, 40 ms are an age: what it sends must not wait for what it has sent to be acknowledged.
-        client.set_nodelay(true).unwrap();
-        let (stream, peer) = listener.accept().await.unwrap();
-        (client, Stream::Tcp(stream), Peer::Tcp(peer))
-    }
-
-    fn hello() -> Router {
-        Router::new().route("/", get(async || "hello"))
-    }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_kept_for_75_seconds_whatever_was_asked_on_it() {
@@ -380,114 +230,6 @@ mod tests {
             let took = served.ends_after().await.as_secs_f64();
             assert!((took - f64::from(left)).abs() < 0.1, "{asks} requests, then {took} s");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_that_stays_idle_has_no_task_and_serves_on() {
-        let mut served = Served::accepted(hello()).await;
-        for _ in 0..3 {
-            for _ in 0..3 {
-                assert!(served.ask(GET).await.ends_with("hello"));
-                sleep(RESTS_AFTER / 2).await;
-                assert!(!served.rests());
-            }
-            sleep(2 * RESTS_AFTER).await;
-            assert!(served.rests());
-        }
-        let mut offers = served.hands_over();
-        assert!(timeout(SECOND, offers.recv()).await.unwrap().unwrap().parked.ahead.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_rests_is_offered_and_goes_on_where_nobody_takes_it() {
-        let mut served = Served::resting(GET).await;
-        let mut offers = served.hands_over();
-        let offer = timeout(SECOND, offers.recv()).await.unwrap().unwrap();
-        served.signal.phases().to(Phase::Alone);
-        offer.give_back();
-        assert!(served.ask(GET).await.ends_with("hello"));
-        assert_eq!((served.counts.handed_over(), served.counts.drained()), (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_rests_is_answered_within_the_grace_where_nobody_comes_after_it() {
-        for asks in [true, false] {
-            let mut served = Served::resting(GET).await;
-            let _offers = served.signal.retire(SECOND);
-            served.signal.phases().to(Phase::Alone);
-            sleep(SECOND).await;
-            if asks {
-                assert!(served.ask(GET).await.contains("connection: close"));
-            } else {
-                let took = served.ends_after().await.as_secs_f64();
-                assert!((took - 4.0).abs() < 0.1, "{took} s");
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_rests_and_cannot_leave_is_not_offered() {
-        let mut served = Served::resting(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
-        let mut offers = served.hands_over();
-        assert!(timeout(10 * SECOND, offers.recv()).await.is_err());
-        assert!(served.ask(GET).await.contains("connection: close"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_rests_is_cut_with_the_others() {
-        let mut served = Served::resting(GET).await;
-        let _offers = served.signal.retire(SECOND);
-        served.signal.cut();
-        assert_eq!(served.ends_after().await, Duration::ZERO);
-        assert_eq!((served.counts.cut(), served.counts.connections()), (1, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_comes_before_a_head_and_is_none_keeps_no_connection_from_resting() {
-        let mut served = Served::accepted(hello()).await;
-        assert!(served.ask(GET).await.ends_with("hello"));
-        // An empty line, in two halves.
-        for part in [b"\r", b"\n"] {
-            served.client.write_all(part).await.unwrap();
-            sleep(2 * RESTS_AFTER).await;
-            assert!(served.rests());
-        }
-        assert!(served.ask(GET).await.ends_with("hello"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_whose_head_came_in_two_parts_rests_as_soon() {
-        let mut served = Served::accepted(hello()).await;
-        for _ in 0..2 {
-            served.client.write_all(&GET[..20]).await.unwrap();
-            sleep(RESTS_AFTER).await;
-            assert!(served.ask(&GET[20..]).await.ends_with("hello"));
-            sleep(2 * RESTS_AFTER).await;
-            assert!(served.rests());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_under_way_does_not_rest() {
-        let router = Router::new().route("/", post(async |body: String| body));
-        let mut served = Served::accepted(router).await;
-        let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n";
-        for part in [&head[..20], &head[20..], b"hel"] {
-            served.client.write_all(part).await.unwrap();
-            sleep(4 * RESTS_AFTER).await;
-            assert!(!served.rests());
-        }
-        assert!(served.ask(b"lo").await.ends_with("hello"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_leaves_while_it_rests_is_let_go() {
-        let mut served = Served::accepted(hello()).await;
-        assert!(served.ask(GET).await.ends_with("hello"));
-        sleep(2 * RESTS_AFTER).await;
-        drop(served.client);
-        sleep(SECOND).await;
-        assert_eq!(served.counts.connections(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -518,6 +260,7 @@ mod tests {
         }
     }
 
+    // While it reads, the clock goes: one that stands still but for sleeps would jump over what the kernel has yet to bring.
     #[tokio::test(start_paused = true)]
     async fn a_response_is_in_flight_until_its_client_has_it() {
         const LENGTH: usize = 32 << 20;
@@ -526,7 +269,9 @@ mod tests {
         served.client.write_all(GET).await.unwrap();
         let (mut bytes, mut read) = (vec![0; 1 << 20], 0);
         while read < LENGTH {
+            time::resume();
             let length = served.client.read(&mut bytes).await.unwrap();
+            time::pause();
             assert!(length > 0, "cut after {read} bytes");
             read += length;
             sleep(5 * SECOND).await;
@@ -535,6 +280,7 @@ mod tests {
         assert!(served.client.read(&mut bytes).await.unwrap() > 0, "it is kept");
     }
 
+    // While it reads, the clock goes: one that stands still but for sleeps would jump over what the kernel has yet to bring.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_for_a_minute_is_given_up() {
         let router = Router::new().route("/", get(async || Bytes::from(vec![b'x'; 64 << 20])));
@@ -544,7 +290,9 @@ mod tests {
         // Whoever takes something every now and then is waited for.
         for _ in 0..3 {
             sleep(55 * SECOND).await;
+            time::resume();
             served.client.read_exact(&mut bytes).await.expect("it is being sent");
+            time::pause();
         }
         sleep(59 * SECOND).await;
         assert_eq!(served.counts.connections(), 1);
@@ -565,9 +313,7 @@ mod tests {
             "later"
         };
         let mut served = Served::accepted(Router::new().route("/", post(later))).await;
-        let chunks =
-            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
-        assert!(served.ask(chunks).await.ends_with("later"));
+        assert!(served.ask(TWO_CHUNKS).await.ends_with("later"));
         let mut offers = served.hands_over();
         assert!(timeout(SECOND, offers.recv()).await.is_err(), "hyper has the rest of the body");
         go_on.notify_one();

@@ -107,6 +107,7 @@ mod error;
 mod exchange;
 mod frames;
 mod head;
+mod http2;
 mod io;
 mod listener;
 mod message;
@@ -122,6 +123,8 @@ mod resting;
 mod retire;
 mod routes;
 mod said;
+#[cfg(test)]
+mod served;
 mod server;
 mod stream;
 mod successor;

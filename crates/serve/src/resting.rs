@@ -255,3 +255,123 @@ fn may_rest(stage: Stage, exchange: &Exchange) -> bool {
 fn due(open: &Open) -> (Instant, u64) {
     (open.exchange().idle_since() + IDLE_TIMEOUT, open.id())
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::post};
+    use tokio::{io::AsyncWriteExt, time::timeout};
+
+    use super::*;
+    use crate::{
+        clock::RESTS_AFTER,
+        served::{GET, SECOND, Served, hello},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_stays_idle_has_no_task_and_serves_on() {
+        let mut served = Served::accepted(hello()).await;
+        for _ in 0..3 {
+            for _ in 0..3 {
+                assert!(served.ask(GET).await.ends_with("hello"));
+                sleep(RESTS_AFTER / 2).await;
+                assert!(!served.rests());
+            }
+            sleep(2 * RESTS_AFTER).await;
+            assert!(served.rests());
+        }
+        let mut offers = served.hands_over();
+        assert!(timeout(SECOND, offers.recv()).await.unwrap().unwrap().parked.ahead.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_is_offered_and_goes_on_where_nobody_takes_it() {
+        let mut served = Served::resting(GET).await;
+        let mut offers = served.hands_over();
+        let offer = timeout(SECOND, offers.recv()).await.unwrap().unwrap();
+        served.signal.phases().to(Phase::Alone);
+        offer.give_back();
+        assert!(served.ask(GET).await.ends_with("hello"));
+        assert_eq!((served.counts.handed_over(), served.counts.drained()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_is_answered_within_the_grace_where_nobody_comes_after_it() {
+        for asks in [true, false] {
+            let mut served = Served::resting(GET).await;
+            let _offers = served.signal.retire(SECOND);
+            served.signal.phases().to(Phase::Alone);
+            sleep(SECOND).await;
+            if asks {
+                assert!(served.ask(GET).await.contains("connection: close"));
+            } else {
+                let took = served.ends_after().await.as_secs_f64();
+                assert!((took - 4.0).abs() < 0.1, "{took} s");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_and_cannot_leave_is_not_offered() {
+        let mut served = Served::resting(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+        let mut offers = served.hands_over();
+        assert!(timeout(10 * SECOND, offers.recv()).await.is_err());
+        assert!(served.ask(GET).await.contains("connection: close"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_is_cut_with_the_others() {
+        let mut served = Served::resting(GET).await;
+        let _offers = served.signal.retire(SECOND);
+        served.signal.cut();
+        assert_eq!(served.ends_after().await, Duration::ZERO);
+        assert_eq!((served.counts.cut(), served.counts.connections()), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_before_a_head_and_is_none_keeps_no_connection_from_resting() {
+        let mut served = Served::accepted(hello()).await;
+        assert!(served.ask(GET).await.ends_with("hello"));
+        // An empty line, in two halves.
+        for part in [b"\r", b"\n"] {
+            served.client.write_all(part).await.unwrap();
+            sleep(2 * RESTS_AFTER).await;
+            assert!(served.rests());
+        }
+        assert!(served.ask(GET).await.ends_with("hello"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whose_head_came_in_two_parts_rests_as_soon() {
+        let mut served = Served::accepted(hello()).await;
+        for _ in 0..2 {
+            served.client.write_all(&GET[..20]).await.unwrap();
+            sleep(RESTS_AFTER).await;
+            assert!(served.ask(&GET[20..]).await.ends_with("hello"));
+            sleep(2 * RESTS_AFTER).await;
+            assert!(served.rests());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_does_not_rest() {
+        let router = Router::new().route("/", post(async |body: String| body));
+        let mut served = Served::accepted(router).await;
+        let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n";
+        for part in [&head[..20], &head[20..], b"hel"] {
+            served.client.write_all(part).await.unwrap();
+            sleep(4 * RESTS_AFTER).await;
+            assert!(!served.rests());
+        }
+        assert!(served.ask(b"lo").await.ends_with("hello"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_while_it_rests_is_let_go() {
+        let mut served = Served::accepted(hello()).await;
+        assert!(served.ask(GET).await.ends_with("hello"));
+        sleep(2 * RESTS_AFTER).await;
+        drop(served.client);
+        sleep(SECOND).await;
+        assert_eq!(served.counts.connections(), 0);
+    }
+}

@@ -171,7 +171,7 @@ fn what_is_to_be_notified_gets_each_finished_receipt_and_holds_nobody_up() {
     };
     notify("#!/bin/sh\ncat >>/root/notified\n");
     agent.deploy(&one.archive).expect_success();
-    let lines = |host: &Host| host.run("cat /root/notified").output.lines().count();
+    let lines = |host: &Host| host.succeed("touch /root/notified; cat /root/notified").lines().count();
     host.wait_until("it is notified", |host| lines(host) == 1);
     let receipt: Value = serde_json::from_str(&host.succeed("cat /root/notified")).unwrap();
     assert_eq!((&receipt["outcome"], &receipt["label"]), (&"validated".into(), &"one".into()));

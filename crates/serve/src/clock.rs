@@ -30,6 +30,8 @@ pub(crate) struct Clock {
     keeps: Keeps,
     /// It may ring early: to set it at each request would cost more.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// When to look again, where something had begun or was there when it rang.
+    next_look: Option<Instant>,
     /// Who is woken when it rings.
     waker: Option<Waker>,
 }
@@ -63,7 +65,7 @@ pub(crate) enum Rung {
 
 impl Clock {
     pub(crate) fn new(stage: Stage, keeps: Keeps) -> Self {
-        Self { stage, keeps, sleep: None, waker: None }
+        Self { stage, keeps, sleep: None, next_look: None, waker: None }
     }
 
     pub(crate) fn set(&mut self, stage: Stage) {
@@ -110,7 +112,9 @@ impl Clock {
             if exchange.is_at_boundary() && !exchange.has_begun() && stream.unread() == 0 {
                 return Poll::Ready(Rung::Idle);
             }
-            sleep.as_mut().reset(Instant::now() + self.keeps.look_again());
+            let next_look = Instant::now() + self.keeps.look_again();
+            self.next_look = Some(next_look);
+            sleep.as_mut().reset(next_look);
         }
     }
 
@@ -127,18 +131,69 @@ impl Clock {
     }
 
     /// The time counts from the end of the last response, and no grace is over before that has passed since it began.
+    ///
+    /// Not before the next look: a timer that is set to a moment that has passed wakes its task at once, and one that is put
+    /// off again at each turn would do so for ever.
     fn idle_until(&self, exchange: &Exchange) -> Instant {
         let idle_since = exchange.idle_since();
-        match self.keeps {
+        let until = match self.keeps {
             Keeps::Buffers => idle_since + RESTS_AFTER,
             Keeps::Connection => {
                 self.stage.grace().map_or(idle_since + IDLE_TIMEOUT, |(since, grace)| idle_since.max(since) + grace)
             }
-        }
+        };
+        self.next_look.map_or(until, |next_look| until.max(next_look))
     }
 }
 
 /// Out of its budget, a turn would return without having noted who is to be woken.
 fn rings(sleep: &mut Pin<Box<Sleep>>, context: &mut Context<'_>) -> Poll<()> {
     pin!(unconstrained(sleep.as_mut())).poll(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+        task::Wake,
+    };
+
+    use hyper::Uri;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{drain, served::pair};
+
+    #[derive(Default)]
+    struct Wakes(AtomicU32);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_while_a_body_still_comes_after_its_response_wakes_nobody() {
+        let ((_client, stream, _), (_signal, watch)) = (pair().await, drain::channel());
+        let exchange = Arc::new(Exchange::new(Instant::now()));
+        drop(exchange.begin(&Uri::from_static("/"), Some(5)));
+        exchange.flushed();
+        let mut clock = Clock::new(watch.stage(), Keeps::Buffers);
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        let mut turn = || clock.poll(&mut Context::from_waker(&waker), &stream, &exchange);
+        advance(RESTS_AFTER).await;
+        for _ in 0..3 {
+            assert!(turn().is_pending());
+        }
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        exchange.took(5);
+        exchange.set_caught_up();
+        advance(RESTS_AFTER).await;
+        assert!(matches!(turn(), Poll::Ready(Rung::Idle)));
+    }
 }

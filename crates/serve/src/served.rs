@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, routing::get};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
-    time::{Instant, sleep},
+    time::{self, Instant, sleep},
 };
 
 use crate::{
@@ -25,6 +25,9 @@ use crate::{
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// What the kernel keeps at each end, at most twice that (socket(7)): else it is as much as the machine likes.
+const BUFFER: usize = 256 * 1024;
 
 /// Who hold a resting connection's exchange: what counts it, twice, and the test. Any task of its own would, too.
 const RESTING: usize = 3;
@@ -80,6 +83,13 @@ impl Served {
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
+    /// While it reads, the clock goes: one that stands still but for sleeps would jump over what the kernel has yet to bring.
+    pub(crate) async fn takes(&mut self, bytes: usize) {
+        time::resume();
+        self.client.read_exact(&mut vec![0; bytes]).await.expect("it is being sent");
+        time::pause();
+    }
+
     pub(crate) fn rests(&self) -> bool {
         Arc::strong_count(&self.exchange) == RESTING
     }
@@ -94,10 +104,14 @@ impl Served {
 
 pub(crate) async fn pair() -> (TcpStream, Stream, Peer) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    // Where the clock stands still, 40 ms are an age: what it sends must not wait for what it has sent to be acknowledged.
-    client.set_nodelay(true).unwrap();
+    let client = TcpSocket::new_v4().unwrap();
+    client.set_recv_buffer_size(BUFFER as u32).unwrap();
+    let client = client.connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
+    // Where the clock stands still, 40 ms are an age: what is sent must not wait for what was sent to be acknowledged.
+    client.set_nodelay(true).unwrap();
+    stream.set_nodelay(true).unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&stream, BUFFER).unwrap();
     (client, Stream::Tcp(stream), Peer::Tcp(peer))
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hyper::Uri;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 use crate::routes::Routes;
 
@@ -62,8 +62,6 @@ pub(crate) struct Exchange {
     /// What that counts from: when the connection was accepted, or last idle in another process.
     idle_first: Instant,
     in_flight: Mutex<InFlight>,
-    /// A response of HTTP/2 has ended.
-    ended: Notify,
     /// Of HTTP/1: something has been written, or is to be, that the kernel does not have.
     writing: AtomicBool,
     /// The connection is being closed.
@@ -139,7 +137,6 @@ impl Exchange {
             idle_since: AtomicU64::default(),
             idle_first: idle_since,
             in_flight: Mutex::default(),
-            ended: Notify::new(),
             writing: AtomicBool::default(),
             closing: AtomicBool::default(),
             held: AtomicBool::default(),
@@ -268,11 +265,6 @@ impl Exchange {
         self.idle_first + Duration::from_nanos(self.idle_since.load(Ordering::Acquire))
     }
 
-    /// Returns after the end of a response of HTTP/2; at once where one has ended since the last call.
-    pub(crate) async fn response_ended(&self) {
-        self.ended.notified().await;
-    }
-
     /// Something is written.
     pub(crate) fn set_writing(&self) {
         self.writing.store(true, Ordering::Release);
@@ -294,7 +286,6 @@ impl Exchange {
         let streams = &mut self.lock().streams;
         streams.retain(|asked| !Arc::ptr_eq(asked, stream));
         self.leave_in_flight(streams.len());
-        self.ended.notify_one();
     }
 
     /// A response has ended, and so many have not.

@@ -65,13 +65,69 @@ async fn retired_or_idle(watch: &mut Watch, exchange: &Exchange) {
 /// Returns once nothing has been asked for as long as a connection may be idle.
 async fn idle(exchange: &Exchange) {
     loop {
-        let until = exchange.idle_since() + IDLE_TIMEOUT;
-        if exchange.in_flight() {
-            exchange.response_ended().await;
-        } else if Instant::now() < until {
-            sleep_until(until).await;
-        } else {
+        // A response that ends meanwhile wakes nobody: it puts the end off, at the earliest from now on.
+        let now = Instant::now();
+        let since = if exchange.in_flight() { now } else { exchange.idle_since() };
+        if now >= since + IDLE_TIMEOUT {
             return;
+        }
+        sleep_until(since + IDLE_TIMEOUT).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{
+        frames::PREFACE,
+        served::{SECOND, Served, hello},
+    };
+
+    /// RFC 9113, 6.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    const ACK: u8 = 1;
+    /// `GET /` of h, by RFC 7541's table: END_HEADERS and END_STREAM.
+    const REQUEST: [u8; 15] = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41, 1, b'h'];
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_told_to_go_after_75_seconds_whatever_was_asked_on_it() {
+        for asked_after in [None, Some(10 * SECOND), Some(70 * SECOND)] {
+            let mut served = Served::accepted(hello()).await;
+            served.client.write_all(&[PREFACE, &SETTINGS].concat()).await.unwrap();
+            let began = Instant::now();
+            let goes = if let Some(time) = asked_after {
+                assert!(timeout(time, told_to_go(&mut served)).await.is_err(), "after {:?}", began.elapsed());
+                served.client.write_all(&REQUEST).await.unwrap();
+                time + IDLE_TIMEOUT
+            } else {
+                IDLE_TIMEOUT
+            };
+            told_to_go(&mut served).await;
+            let late = began.elapsed().abs_diff(goes);
+            assert!(late < SECOND / 10, "asked after {asked_after:?}: {late:?}");
+        }
+    }
+
+    /// Answers what asks whether it still lives. Between two frames it may be dropped.
+    async fn told_to_go(served: &mut Served) {
+        loop {
+            let mut header = [0; 9];
+            served.client.read_exact(&mut header).await.unwrap();
+            let [a, b, c, kind, flags, ..] = header;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            served.client.read_exact(&mut payload).await.unwrap();
+            match (kind, flags & ACK) {
+                (GOAWAY, _) => return,
+                (PING, 0) => {
+                    header[4] = ACK;
+                    served.client.write_all(&[header.as_slice(), &payload].concat()).await.unwrap();
+                }
+                _ => {}
+            }
         }
     }
 }

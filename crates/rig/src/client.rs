@@ -264,7 +264,7 @@ mod tests {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(Connection::open(address).await.is_err());
         let report = crate::Load::start_at(address, crate::Mode::C1, 1);
-        thread::sleep(Duration::from_millis(30));
+        thread::sleep(Duration::from_secs(1));
         let report = report.stop();
         assert!(report.sent() > 0);
         assert_eq!(report.outcomes().into_keys().collect::<Vec<_>>(), [Outcome::Refused]);

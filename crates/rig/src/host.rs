@@ -192,6 +192,18 @@ impl Host {
         }
     }
 
+    /// Waits until one instance is left: those that retire have ended.
+    ///
+    /// # Panics
+    /// Where that is not so within a minute.
+    pub fn settle(&self) {
+        let instances = "systemctl list-units --all --plain --no-legend 'app-*@*'";
+        self.wait_until("one instance is left", |host| {
+            let listed = host.run(instances);
+            listed.code == 0 && listed.output.lines().count() == 1
+        });
+    }
+
     /// Gives the main process of a unit, once it is there, so many bytes of memory, where the host's systemd has no memory
     /// controller to do that with (cgroup v1). Elsewhere the unit's own `MemoryMax=` does.
     ///

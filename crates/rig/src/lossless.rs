@@ -135,9 +135,7 @@ pub(crate) struct Held {
 impl Held {
     /// Once all others have ended, so that all clients are its own.
     pub(crate) fn by_the_last(host: &Host) -> Self {
-        host.wait_until("only one instance is left", |host| {
-            host.run("systemctl list-units --all --plain --no-legend 'app-*@*'").output.lines().count() == 1
-        });
+        host.settle();
         let unit = "$(systemctl list-units --plain --no-legend 'app-*@*' | cut -d' ' -f1)";
         let pid = host.succeed(&format!("systemctl show -p MainPID --value {unit}"));
         let proc = host.path(&format!("/proc/{}", pid.trim()));
@@ -216,6 +214,7 @@ impl Stage {
             fs::write(host.path(&format!("/root/{n}.tgz")), &bundle.archive).expect("the host's disk can be written");
             host.succeed(&format!("mkdir /root/{n} && tar -xzf /root/{n}.tgz -C /root/{n}"));
         }
+        host.settle();
         Self { host, bundles, activated: 0 }
     }
 

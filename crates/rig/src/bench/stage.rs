@@ -98,8 +98,7 @@ impl Stage {
 
     /// Waits until one instance is left.
     pub fn settle(&self) {
-        let instances = "systemctl list-units --all --plain --no-legend 'app-*@*'";
-        self.host().wait_until("one instance is left", |host| host.run(instances).output.lines().count() == 1);
+        self.host().settle();
     }
 
     /// How long `systemctl start` takes for one more instance of a unit, which is stopped again.

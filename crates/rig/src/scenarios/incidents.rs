@@ -30,7 +30,7 @@ fn out_of_time(event: &'static str, verb: &'static str, script: &'static str, ve
     let scenario = Scenario::new(format!("{event} times out ({version:?})"), move |stage, tale| {
         let steps = stage.steps(tale, verb);
         stage.hold(verb, steps / 2 + 1);
-        let [from, to] = [300, 3].map(|seconds| format!("{script}\n      timeout: {seconds}\n"));
+        let [from, to] = [300, 6].map(|seconds| format!("{script}\n      timeout: {seconds}\n"));
         let hurried = stage.bundles.with_appspec(&from, &to);
         let agent = Agent::new(&stage.host).version(version);
         stage.deploy_by(tale, &format!("{event} ScriptTimedOut"), agent, &hurried);

@@ -134,6 +134,7 @@ fn a_provisional_one_that_dies_while_a_candidate_starts_is_replaced_by_the_valid
 
 /// Kills what serves while a candidate is starting: `by` answers soon, and is what serves when the candidate has failed.
 fn current_dies_while_a_candidate_starts(host: &Host, by: &Bundle) {
+    host.settle();
     let unit = status(host)["instances"][0]["unit"].as_str().unwrap().to_owned();
     let candidate = script("hangs", "#!/bin/sh\nexec sleep infinity\n");
     thread::scope(|scope| {

@@ -92,7 +92,7 @@ fn a_bundle_that_is_damaged_harms_nothing() {
 
 /// What the releases of `id` logged as accepted.
 fn accepted(host: &Host, id: &str) -> u64 {
-    let log = host.succeed(&format!("journalctl -o cat --no-pager -u 'app-{id}@*'"));
+    let log = host.succeed(&format!("journalctl --sync; journalctl -o cat --no-pager -u 'app-{id}@*'"));
     log.lines().filter_map(|line| line.strip_prefix("accepted ")?.parse::<u64>().ok()).sum()
 }
 
@@ -156,7 +156,7 @@ fn a_first_release_that_fails_leaves_nothing_listening_and_the_next_one_serves()
 #[test]
 fn an_instance_that_is_started_by_hand_while_a_candidate_starts_retires_too() {
     let (host, good, mut contents) = (Host::boot(), good("good"), contents());
-    unit(&mut contents, "Type=notify\n", "Type=notify\nExecStartPre=/bin/sleep 3\n");
+    unit(&mut contents, "Type=notify\n", "Type=notify\nExecStartPre=/bin/sleep 6\n");
     let candidate = contents.pack("slow").unwrap();
     Agent::new(&host).deploy(&good.archive).expect_success();
     thread::scope(|scope| {

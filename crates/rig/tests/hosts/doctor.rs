@@ -5,10 +5,7 @@ use std::fs;
 use rig::{Agent, Host};
 use serde_json::Value;
 
-use crate::{
-    bundles::good,
-    deploy::{assert_converged, status},
-};
+use crate::{bundles::good, deploy::assert_converged};
 
 const DROP_IN: &str = "/etc/systemd/system/app-@.service.d/test.conf";
 
@@ -198,7 +195,7 @@ fn each_finding_appears_with_what_is_wrong_and_goes_away_with_it() {
     let mut agent = Agent::new(&host);
     agent.deploy(&other.archive).expect_success();
     agent.deploy(&current.archive).expect_success();
-    host.wait_until("the one before has ended", |host| status(host)["instances"].as_array().unwrap().len() == 1);
+    host.settle();
     assert_sound(&host, "two deployments");
     for (check, level, words, harm, mend) in FINDINGS {
         let named = |text: &str| {
@@ -209,7 +206,7 @@ fn each_finding_appears_with_what_is_wrong_and_goes_away_with_it() {
         shell(harm);
         assert_finds(&host, "", (check, level, &named(words)));
         shell(mend);
-        host.wait_until("what retires has ended", |host| status(host)["instances"].as_array().unwrap().len() == 1);
+        host.settle();
         assert_sound(&host, mend);
     }
     assert_converged(&host, current.id.as_str());

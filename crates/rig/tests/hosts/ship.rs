@@ -291,11 +291,19 @@ fn a_connection_that_is_lost_leaves_a_host_that_the_next_ship_finds_whole() {
         // What had begun ends by itself, with nobody there.
         host.wait_until("it is validated", |_| status(&host)["validated"] == bundle.id.as_str());
         assert_converged(&host, bundle.id.as_str());
+        has_ended_there(&host);
         shipper.ships(bundle, &["host"]);
         assert_converged(&host, bundle.id.as_str());
         assert_nothing_left(&host);
     }
     assert_eq!(load.stop().losses(), "none");
+}
+
+/// The next ship takes away what one that was cut leaves, once that has ended.
+fn has_ended_there(host: &Host) {
+    host.wait_until("it has ended there", |host| {
+        host.run("systemctl list-units --plain --no-legend 'ship-*.service'").output.is_empty()
+    });
 }
 
 /// ^C in a terminal is for ssh too; one that is sent to the program is not.
@@ -318,10 +326,7 @@ fn an_interrupt_ends_the_connection_and_says_what_goes_on_there() {
         for words in ["interrupted", "goes on, by systemd", "ship again", "failed: host; not tried: other"] {
             assert!(said.contains(words), "{words}: {said}");
         }
-        // The next ship takes away what it leaves, once it has ended there.
-        host.wait_until("it has ended there", |host| {
-            host.run("systemctl list-units --plain --no-legend 'ship-*.service'").output.is_empty()
-        });
+        has_ended_there(&host);
         assert_eq!(status(&host)["validated"], bundle.id.as_str());
         shipper.ships(&bundle, &["host"]);
         assert_nothing_left(&host);

@@ -68,7 +68,7 @@ fn idle_and_fresh_connections_go_to_the_successor_and_the_old_one_is_gone_at_onc
     let began = Instant::now();
     old.signal();
     let report = old.ended().report();
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!((&report["handed_over"], &report["drained"], &report["cut"]), (&51.into(), &0.into(), &0.into()));
     for stream in &mut idle {
         assert_served_by(stream, 2);
@@ -110,7 +110,7 @@ fn a_busy_connection_is_answered_by_the_old_one_and_goes_on_with_the_new() {
     let old = host.start(1);
     let (mut slow, mut upload, mut chunks, mut streamed) =
         (host.connect(), host.connect(), host.connect(), host.connect());
-    send(&mut slow, "/slow/1500");
+    send(&mut slow, "/slow/4000");
     send(&mut streamed, "/chunks/1500");
     upload.write_all(b"POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n01234").unwrap();
     chunks.write_all(b"POST /upload HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").unwrap();
@@ -144,7 +144,7 @@ fn requests_that_were_sent_without_waiting_are_answered_by_one_or_the_other() {
     let old = host.start(1);
     let mut stream = host.connect();
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
-    stream.write_all((get("/slow/1500") + &get("/instance").repeat(20)).as_bytes()).unwrap();
+    stream.write_all((get("/slow/4000") + &get("/instance").repeat(20)).as_bytes()).unwrap();
     ask(&mut host.connect(), "/");
     let _new = host.start(2);
     old.signal();
@@ -179,8 +179,8 @@ fn what_says_close_http_1_0_and_what_was_upgraded_end_as_they_always_did() {
     let host = Host::new();
     let old = host.start(1);
     let (mut says_close, mut old_http, mut upgraded) = (host.connect(), host.connect(), host.connect());
-    says_close.write_all(b"GET /slow/1500 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
-    old_http.write_all(b"GET /slow/1500 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
+    says_close.write_all(b"GET /slow/4000 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    old_http.write_all(b"GET /slow/4000 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
     upgraded.write_all(b"GET /echo HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
     receive(&mut upgraded);
     ask(&mut host.connect(), "/");
@@ -252,7 +252,7 @@ fn with_a_successor_it_leaves_the_queue_and_stays_ready() {
     let old = host.start(1);
     let mut stream = host.connect();
     let readyz = b"GET /readyz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
-    stream.write_all(b"GET /slow/1500 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
+    stream.write_all(b"GET /slow/4000 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
     stream.write_all(readyz).unwrap();
     ask(&mut host.connect(), "/");
     let new = host.start(2);
@@ -280,7 +280,7 @@ fn a_candidate_that_is_rejected_hands_its_connections_back() {
     for stream in &mut idle {
         assert_served_by(stream, 1);
     }
-    assert_eq!(old.report()["taken"].as_u64().unwrap_or(0).max(handed_over), handed_over);
+    old.wait_for_report("taken", handed_over);
 }
 
 #[test]

@@ -27,8 +27,10 @@ pub const UNFIT: [u8; 3] = [1, 4, 2];
 /// A connected channel.
 pub struct Peer(OwnedFd);
 
+/// This process's alone: what other tests start meanwhile would keep its end from being seen.
 fn socket() -> OwnedFd {
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
         sockopt::set_socket_timeout(&socket, side, Some(crate::served::PATIENCE)).unwrap();
     }
@@ -38,7 +40,7 @@ fn socket() -> OwnedFd {
 /// So many descriptors on their way to nobody, which count as the caller's as long as what is returned lives.
 pub fn send_descriptors(count: usize) -> (OwnedFd, OwnedFd) {
     let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None).unwrap();
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     let ours = Peer(ours);
     (0..count).for_each(|_| ours.send_with(b"x", &[theirs.as_fd()]));
     (ours.0, theirs)
@@ -64,7 +66,7 @@ pub fn welcome(listening: &OwnedFd, n: u64, version: u8) -> Peer {
 
 /// The next who calls, and hears nothing.
 pub fn accept(listening: &OwnedFd) -> Peer {
-    Peer(rustix::net::accept(listening).unwrap())
+    Peer(rustix::net::accept_with(listening, SocketFlags::CLOEXEC).unwrap())
 }
 
 /// Calls an instance and is welcome.

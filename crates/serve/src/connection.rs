@@ -198,7 +198,7 @@ fn ended<T>(result: hyper::Result<()>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, sync::Arc};
+    use std::{convert::Infallible, sync::Arc, time::Duration};
 
     use axum::{
         Router,
@@ -209,7 +209,7 @@ mod tests {
     use tokio::{
         io::AsyncReadExt,
         sync::Notify,
-        time::{Instant, sleep, timeout},
+        time::{self, Instant, sleep, timeout},
     };
 
     use super::*;
@@ -352,11 +352,24 @@ mod tests {
         // hyper looks for what follows as soon as it has the body, and is told to wait.
         served.client.write_all(&[b"world", GET].concat()).await.unwrap();
         timeout(10 * SECOND, taken.notified()).await.expect("the handler has the body");
+        // The clock that would look at the connection later stands still, as long as there is something to do.
+        time::pause();
+        let (began, until) = (Instant::now(), std::time::Instant::now() + 10 * SECOND);
+        tokio::spawn(async move {
+            while std::time::Instant::now() < until {
+                tokio::task::yield_now().await;
+            }
+        });
         let (mut bytes, mut length) = (vec![0; 1 << 20], 0);
         while !bytes[..length].ends_with(b"hello") {
             length = timeout(10 * SECOND, served.client.read(&mut bytes)).await.expect("it is answered").unwrap();
             assert!(length > 0, "closed");
         }
+        assert_eq!(
+            began.elapsed(),
+            Duration::ZERO,
+            "it is read at the end of the response, and not when a clock rings"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -77,12 +77,16 @@ async fn idle(exchange: &Exchange) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use axum::{Router, routing::get};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::sleep,
+    };
 
     use super::*;
     use crate::{
         frames::PREFACE,
-        served::{SECOND, Served, hello},
+        served::{SECOND, Served},
     };
 
     /// RFC 9113, 6.
@@ -95,20 +99,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_told_to_go_after_75_seconds_whatever_was_asked_on_it() {
-        for asked_after in [None, Some(10 * SECOND), Some(70 * SECOND)] {
-            let mut served = Served::accepted(hello()).await;
+        // When it asks, and how long it is answered.
+        for asks in [None, Some((10 * SECOND, Duration::ZERO)), Some((70 * SECOND, 100 * SECOND))] {
+            let slow = move || async move { sleep(asks.map_or(Duration::ZERO, |(_, takes)| takes)).await };
+            let mut served = Served::accepted(Router::new().route("/", get(slow))).await;
             served.client.write_all(&[PREFACE, &SETTINGS].concat()).await.unwrap();
             let began = Instant::now();
-            let goes = if let Some(time) = asked_after {
-                assert!(timeout(time, told_to_go(&mut served)).await.is_err(), "after {:?}", began.elapsed());
+            let mut goes = IDLE_TIMEOUT;
+            if let Some((after, takes)) = asks {
+                assert!(timeout(after, told_to_go(&mut served)).await.is_err(), "after {:?}", began.elapsed());
                 served.client.write_all(&REQUEST).await.unwrap();
-                time + IDLE_TIMEOUT
-            } else {
-                IDLE_TIMEOUT
-            };
-            told_to_go(&mut served).await;
+                goes += after + takes;
+            }
+            timeout(2 * goes, told_to_go(&mut served)).await.expect("it is told");
             let late = began.elapsed().abs_diff(goes);
-            assert!(late < SECOND / 10, "asked after {asked_after:?}: {late:?}");
+            assert!(late < SECOND / 10, "{asks:?}: {late:?}");
         }
     }
 

@@ -115,12 +115,12 @@ impl User {
         assert_refused(&self.command(words).output().unwrap(), told);
     }
 
-    /// Begins, and returns once a line of it has `word`, with what it said until then.
-    fn begin(&self, words: &[&str], word: &str) -> (Child, String) {
+    /// Begins, and returns once it has `told` all of that, with what it said until then.
+    fn begin(&self, words: &[&str], told: &[&str]) -> (Child, String) {
         let mut child = self.command(words).spawn().unwrap();
         let (mut said, mut lines) = (String::new(), BufReader::new(child.stdout.take().unwrap()));
-        while !said.contains(word) {
-            assert!(lines.read_line(&mut said).unwrap() > 0, "{word}: {said}");
+        while !told.iter().all(|words| said.contains(words)) {
+            assert!(lines.read_line(&mut said).unwrap() > 0, "{told:?}: {said}");
         }
         // The rest is short, and may be read at its end.
         child.stdout = Some(lines.into_inner());
@@ -293,9 +293,9 @@ fn all_at_once_begins_on_all_hosts() {
     let bundle = waiting("slow");
     user.pushes(&bundle);
     // None lets the other begin: it waits for a file that neither has yet.
-    let (deploys, said) = user.begin(&["deploy", "web", "--time-limit", "60"], "i-two               InProgress");
+    let begun = ["i-one               InProgress", "i-two               InProgress"];
+    let (deploys, said) = user.begin(&["deploy", "web", "--time-limit", "60"], &begun);
     assert!(!said.contains("Succeeded"), "{said}");
-    one.wait_until("it has begun there as well", |host| host.run("pgrep -f hooks/validate-servic[e]").code == 0);
     go(&one);
     go(&two);
     let ran = Ran::from(deploys.wait_with_output().unwrap());
@@ -311,7 +311,7 @@ fn ctrl_c_and_a_time_limit_end_the_watching_and_the_deployment_goes_on() {
     let user = User::of(&[("i-one", &host)]);
     let bundle = waiting("slow");
     user.pushes(&bundle);
-    let (deploys, said) = user.begin(&["deploy", "web"], "InProgress");
+    let (deploys, said) = user.begin(&["deploy", "web"], &["InProgress"]);
     let id = id(&said);
     let ran = interrupt(deploys);
     let hints = [
@@ -336,9 +336,9 @@ fn a_rollback_stops_what_is_under_way_and_the_other_host_never_gets_it() {
     let (before, next) = (good("before"), waiting("next"));
     user.brings(&before);
     user.pushes(&next);
-    let (deploys, said) = user.begin(&["deploy", "web"], "i-one               InProgress");
+    let (deploys, said) = user.begin(&["deploy", "web"], &["i-one               InProgress"]);
     // It tells of hosts once CodeDeploy has been asked to stop.
-    let (goes_back, said_of_it) = user.begin(&["rollback", "web"], "InProgress");
+    let (goes_back, said_of_it) = user.begin(&["rollback", "web"], &["InProgress"]);
     assert!(said_of_it.contains(&format!("stopping {}", id(&said))), "{said_of_it}");
     go(&one);
     let ran = Ran::from(goes_back.wait_with_output().unwrap());
@@ -361,8 +361,8 @@ fn a_rollback_that_is_under_way_is_joined() {
     user.brings(&before);
     user.brings(&good("next"));
     host.succeed("rm /root/go");
-    let (first, said) = user.begin(&["rollback", "web"], "InProgress");
-    let (second, joined) = user.begin(&["rollback", "web"], "InProgress");
+    let (first, said) = user.begin(&["rollback", "web"], &["InProgress"]);
+    let (second, joined) = user.begin(&["rollback", "web"], &["InProgress"]);
     assert!(joined.contains(&format!("{} goes back to", id(&said))), "{joined}");
     go(&host);
     for child in [first, second] {

@@ -177,7 +177,7 @@ fn a_reboot_waits_for_a_long_request_no_longer_than_the_short_deadline() {
     let took = began.elapsed();
     println!("gone and back after {took:?}");
     assert!(took > Duration::from_secs(25), "the request had its time");
-    assert!(took < Duration::from_secs(60), "{took:?}");
+    assert!(took < Duration::from_secs(40), "{took:?}");
 }
 
 #[test]

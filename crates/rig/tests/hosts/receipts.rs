@@ -99,27 +99,21 @@ fn a_receipt_and_its_clients_agree() {
     assert_eq!((&receipt["deployment"], &receipt["group"]), (&deployment.id.as_str().into(), &"rig".into()));
     let retired = &validation["retired"][0];
     let counts = ["handed_over", "drained", "cut", "open"].map(|name| retired[name].as_u64().unwrap());
-    // Where its retirement takes a while, the prober's connection is one of them, and may be more than once.
-    let [handed_over, drained, cut, open] = counts;
-    assert!((35..40).contains(&handed_over) && (4..10).contains(&drained), "{receipt:#}");
-    assert_eq!((cut, open), (3, 0), "{receipt:#}");
+    assert_eq!(counts, [35, 4, 3, 0], "{receipt:#}");
 
     let probe = &validation["probe"];
     let (failed, gap) = (probe["failed"].as_u64().unwrap(), probe["gap_ms"].as_u64().unwrap());
     let longest = report.longest().as_millis() as u64;
     println!("the prober: {failed} failed, gap {gap} ms; the clients: {} lost, longest {longest} ms", report.losses());
     assert!(failed <= report.lost(), "{failed} of the prober, {}", report.losses());
-    // It asks every 100 ms; the rest is for two cores, which others want, too.
-    assert!(gap <= longest + 1000 && longest <= gap + 1000, "gap {gap} ms, longest {longest} ms");
+    // It asks every 100 ms, so it may come as much later; and as much is for two cores.
+    assert!(gap <= longest + 100 && longest <= gap + 200, "gap {gap} ms, longest {longest} ms");
     let steps: Vec<&str> =
         receipt["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap()).collect();
     assert_eq!(steps, ["lock", "verify", "prepare", "start", "flip", "retire"]);
     assert!(receipt["ready_ms"].as_u64().is_some() && validation["uncovered_ms"].as_u64().is_some(), "{receipt:#}");
     let journal = host.succeed("journalctl --sync; journalctl -o cat -t releasectl");
-    assert!(
-        journal.contains(&format!("{handed_over} handed over, {drained} drained, 3 cut")) && journal.contains("failed"),
-        "{journal}"
-    );
+    assert!(journal.contains("35 handed over, 4 drained, 3 cut") && journal.contains("failed"), "{journal}");
 }
 
 #[test]
@@ -138,7 +132,7 @@ fn every_way_to_another_release_leaves_one_receipt() {
     // Nobody validates it, and it dies: a boot goes back.
     host.succeed(&format!("releasectl activate {}", two.id));
     host.succeed(&format!("systemctl kill -s KILL 'app-{}@*'", two.id));
-    host.succeed("curl -s --max-time 20 localhost");
+    host.succeed("curl -s --max-time 5 localhost");
     host.wait_until("the boot has its receipt", |host| told(host).last() == Some(&word("boot", "done")));
     wanted.extend([word("activate", "failed"), word("boot", "done")]);
     assert_eq!(told(&host), wanted);
@@ -185,7 +179,7 @@ fn what_is_to_be_notified_gets_each_finished_receipt_and_holds_nobody_up() {
     notify("#!/bin/sh\ntrap \"\" TERM\necho begun >/root/begun\nsleep 100\necho slept >>/root/notified\n");
     let began = Instant::now();
     agent.deploy(&two.archive).expect_success();
-    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     host.wait_until("it is begun", |host| host.run("cat /root/begun").code == 0);
     host.wait_until("it is ended", |host| {
         host.run("systemctl list-units --plain --no-legend 'app-notify-*'").output.is_empty()

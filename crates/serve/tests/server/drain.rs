@@ -108,17 +108,19 @@ fn a_signal_before_ready_ends_it_well() {
 
 #[test]
 fn a_client_back_to_back_is_let_go_with_its_next_response() {
-    let (served, address) = Start::alone().ready();
-    let mut stream = connect(&address);
-    ask(&mut stream, "/");
-    served.retire_alone();
-    // Its buffers are gone by then.
-    thread::sleep(5 * LATER);
-    let began = Instant::now();
-    let response = ask(&mut stream, "/");
-    assert_is_the_last(stream, &response, "hello");
-    served.ends_well();
-    assert!(began.elapsed() < Duration::from_secs(4), "no grace where nothing is open: {:?}", began.elapsed());
+    // The second comes when its buffers are gone.
+    for later in [LATER, 5 * LATER] {
+        let (served, address) = Start::alone().ready();
+        let mut stream = connect(&address);
+        ask(&mut stream, "/");
+        served.retire_alone();
+        thread::sleep(later);
+        let began = Instant::now();
+        let response = ask(&mut stream, "/");
+        assert_is_the_last(stream, &response, "hello");
+        served.ends_well();
+        assert!(began.elapsed() < Duration::from_secs(4), "no grace where nothing is open: {:?}", began.elapsed());
+    }
 }
 
 #[test]
@@ -407,7 +409,7 @@ fn what_is_cut_is_told_one_by_one() {
     for (kind, route) in [("request", "/slow/{ms}"), ("response", "/chunks/{ms}"), ("upgraded", "/echo")] {
         let part = format!("kind=\"{kind}\" route=\"{route}\" age_ms=");
         let age = cuts.iter().find_map(|line| line.split_once(&part)?.1.split(' ').next()?.parse::<u32>().ok());
-        assert!(age.is_some_and(|age| (900..30_000).contains(&age)), "{part}: {text}");
+        assert!(age.is_some_and(|age| (1_000..2_000).contains(&age)), "{part}: {text}");
     }
     assert!(cuts.iter().any(|line| line.contains("kind=\"head\"")) && cuts.len() == 5, "{text}");
 }

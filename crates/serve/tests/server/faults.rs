@@ -95,12 +95,10 @@ fn a_successor_that_takes_no_more_is_heard_to_its_last_answer() {
     let owned: Vec<_> = (0..16).map(|_| TcpStream::from(successor.receive().1.unwrap())).collect();
     // As one does that retires: what was sent it reads, and no more can be.
     rustix::net::shutdown(&successor, rustix::net::Shutdown::Read).unwrap();
-    for number in 0..owned.len() {
+    for _ in &owned {
         assert_eq!(successor.try_send_with(&TOOK, &[]), Ok(TOOK.len()), "it is heard");
-        if number == 0 {
-            // Another has its turn, and cannot be sent.
-            old.wait_until_asleep();
-        }
+        // Another has its turn, and cannot be sent.
+        old.wait_until_asleep();
     }
     assert!(successor.receive().0.is_empty(), "the next was not sent");
     let ports: Vec<_> = owned.iter().map(|stream| stream.peer_addr().unwrap()).collect();

@@ -209,7 +209,7 @@ fn who_does_not_greet_is_not_heard() {
 #[test]
 fn a_flood_of_channels_and_messages_is_outlived() {
     let harassed = Harassed::new();
-    let _silent: Vec<_> = (0..300).map(|_| peer::connect(harassed.path(), 1)).collect();
+    let _silent: Vec<_> = (0..400).map(|_| peer::connect(harassed.path(), 1)).collect();
     assert_served_by(&mut harassed.host.connect(), 1);
     // The silent ones are dropped after a second; then there is room again.
     let peer = loop {

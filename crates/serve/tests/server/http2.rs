@@ -87,10 +87,9 @@ fn streams_that_a_client_sends_behind_its_pong_are_answered() {
     assert_eq!(first[..4], [0x7f, 0xff, 0xff, 0xff], "the first GOAWAY refuses nothing (RFC 9113, 6.8)");
     let ping = wait_for(&mut stream, PING);
     // A client writes what it owes at once, and then what it had queued.
-    stream.write_all(&[frame(PING, ACK, 0, &ping), get(1), get(3)].concat()).unwrap();
-    let (mut answered, last) = rest(&mut stream);
-    answered.sort_unstable();
-    assert_eq!((answered, last), (vec![1, 3], 3));
+    stream.write_all(&[frame(PING, ACK, 0, &ping), get(1)].concat()).unwrap();
+    stream.write_all(&get(3)).unwrap();
+    assert_eq!(rest(&mut stream), (vec![1, 3], 3));
     served.ends_well();
 }
 
@@ -168,5 +167,5 @@ fn a_client_that_never_answers_does_not_keep_the_instance() {
     served.retire_alone();
     let began = Instant::now();
     served.ends_well();
-    assert!(began.elapsed() < Duration::from_secs(28), "the grace, not the deadline: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "the grace, not the deadline: {:?}", began.elapsed());
 }

@@ -48,7 +48,7 @@ const NOTES: [&str; 5] = [
      app's own does each of it where it is needed, for 6,300; its tests hold its answers to those of tower-http. Of what it took \
      at first, 1,300 were to format an id, and 1,400 glibc's to put its heap in order: a future of 2,000 bytes is more than it \
      keeps at hand.",
-    "Over HTTP/2, axum::serve is ahead by TCP_NODELAY alone, which it leaves to its user, and every server of ours sets. Seen on \
+    "Over HTTP/2, axum::serve is ahead for TCP_NODELAY above all, which it leaves to its user, and ours sets. Of dynamic builds, seen on \
      2026-11-27, medians of five, 64 connections with ten streams each: ours 0.72 of it for the greeting and 0.88 for 64 KiB; with \
      the option set there too, 0.98 and 0.96. Without it the kernel puts the frames of several turns into one segment (RFC 896), \
      and one that waits for a client's delayed acknowledgement waits for up to 40 ms on Linux: that is a wait that a release may \

@@ -409,7 +409,8 @@ fn what_is_cut_is_told_one_by_one() {
     for (kind, route) in [("request", "/slow/{ms}"), ("response", "/chunks/{ms}"), ("upgraded", "/echo")] {
         let part = format!("kind=\"{kind}\" route=\"{route}\" age_ms=");
         let age = cuts.iter().find_map(|line| line.split_once(&part)?.1.split(' ').next()?.parse::<u32>().ok());
-        assert!(age.is_some_and(|age| (1_000..2_000).contains(&age)), "{part}: {text}");
+        // The second until the deadline; a request may be read shortly after the signal.
+        assert!(age.is_some_and(|age| (900..2_000).contains(&age)), "{part}: {text}");
     }
     assert!(cuts.iter().any(|line| line.contains("kind=\"head\"")) && cuts.len() == 5, "{text}");
 }
